@@ -36,7 +36,7 @@ def test_check_data_reports_duplicate_names(tmp_path):
         "train", lambda to: coco_split(root, "train", categories="contiguous", complain=to), problems
     )
     (problem,) = problems
-    assert "the category ids 1, 2 of" in problem.sentence and "are all named 'person'" in problem.sentence
+    assert "the category ids 1, 2 in" in problem.sentence and "are all named 'person'" in problem.sentence
     lines = survey.overview(read)
     assert all("\n" not in line for line in lines)
     for row in ("    1     0      1  person", "    2     1      1  person (2)", "    5     2      0  a\\nb"):

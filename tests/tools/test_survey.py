@@ -1,4 +1,4 @@
-"""The survey of a data set before training: its numbers, a message for every problem, exit codes."""
+"""Data set check before training: statistics, one message for every problem, and exit codes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from yolos_jax.tools import survey
 
 
 def read(root, which="train", problems=None, split=None, **options):
-    """A split of a generated folder; problems are appended to `problems`, which is required if there are any."""
+    """Surveys a split of a generated folder; fails if there are problems and no list `problems` to append them to."""
     found = [] if problems is None else problems
     out = survey.survey_split(
         which, lambda complain: coco_split(root, split or which, complain=complain, **options), found
@@ -36,14 +36,14 @@ def change(root, edit, split="train"):
     path.write_text(json.dumps(content))
 
 
-def test_numbers_known_by_construction(tmp_path):
+def test_statistics_of_a_generated_split(tmp_path):
     annotations = [
         *(box(i, 1, [0, 0, 10, 10]) for i in range(3)),  # small
         box(3, 1, [0, 0, 200, 150], category=7),  # large
-        box(4, 2, [0, 0, 32, 32], category=7),  # barely medium
-        box(5, 2, [0, 0, 40, 40], area=900),  # small: the annotated area counts
+        box(4, 2, [0, 0, 32, 32], category=7),  # the smallest medium size
+        box(5, 2, [0, 0, 40, 40], area=900),  # small, by its annotated area
         box(6, 2, [0, 0, 40, 40], iscrowd=1),
-        box(7, 2, [300, 0, 40, 40]),  # outside
+        box(7, 2, [300, 0, 40, 40]),  # outside the image
         box(8, 2, [4, 4, 0, 3]),
     ]
     sizes = [(200, 150), (100, 120), (200, 150), (64, 48)]
@@ -65,8 +65,8 @@ def test_numbers_known_by_construction(tmp_path):
 
 
 @pytest.mark.parametrize("count", [3, 50])
-def test_categories_with_id_label_and_boxes(tmp_path, count):
-    """A few have one row each, many share rows; none is lost, and those without boxes are named."""
+def test_category_table(tmp_path, count):
+    """Few categories have one row each, many share rows; all are listed, and those without boxes are named."""
     categories = [{"id": 2 * i + 5, "name": f"thing{i}"} for i in range(count)]
     annotations = [box(i, 1, [1, 1, 5, 5], category=5 if i < 7 else 9) for i in range(9)]
     root = make_coco(tmp_path, [(64, 48)], "train", annotations, categories)
@@ -83,7 +83,7 @@ def test_categories_with_id_label_and_boxes(tmp_path, count):
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_real_numbers_equal_pycocotools(split, capsys):
+def test_statistics_match_pycocotools(split, capsys):
     found = read(data_folder("coco_tiny80"), split=split, num_classes=91)
     coco = COCO(str(found.source.origin))
     text = "\n".join(survey.overview(found))
@@ -101,8 +101,8 @@ def test_real_numbers_equal_pycocotools(split, capsys):
     assert not survey.image_problems([found])
 
 
-def test_the_plan_in_numbers(tmp_path):
-    """Three images of 12 patches and five of 18, in batches of two: one of the three moves up and is padded by 6."""
+def test_training_plan(tmp_path):
+    """Three images of 12 patches and five of 18, in batches of two: one of the three is padded by 6 patches."""
     train = read(make_coco(tmp_path, [(64, 48)] * 3 + [(48, 96)] * 5, "train"))
     problems = []
 
@@ -112,13 +112,13 @@ def test_the_plan_in_numbers(tmp_path):
     plan = survey.make_plan(train, make, problems)
     assert survey.bucket_use(plan) == {12: 2, 18: 6} and not problems
     text = " ".join(" ".join(survey.plan_lines(plan)).split())
-    assert "4 steps in an epoch of 2 images each, 0 images left out" in text and "12: 2, 18: 6" in text
+    assert "4 steps of 2 images per epoch, 0 images left out" in text and "12: 2, 18: 6" in text
     assert f"{6 / (2 * 12 + 6 * 18):.2%} of the patches" in text
     assert survey.make_plan(train, lambda sizes: make(sizes, 9), problems) is None
     assert "instances_train.json: 8 training images do not fill one batch of 9" in problems[0].sentence
 
 
-def test_buckets_hold_every_image_that_an_augmented_epoch_uses(tmp_path):
+def test_buckets_with_augmentation(tmp_path):
     train = read(make_coco(tmp_path, [(64, 48), (48, 64), (70, 30)] * 4, "train"))
     draw = Pipeline(Resize((48, 64, 80), 128), before=(Flip(), Crop(sides=(64,), range=(32, 64))))
     plan = survey.make_plan(train, lambda sizes: TrainingPlan(sizes, draw, 5, 3, 7, 0), [])
@@ -128,7 +128,7 @@ def test_buckets_hold_every_image_that_an_augmented_epoch_uses(tmp_path):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Two splits with one problem of each kind, and key words of each message."""
+    """Two splits with one problem of each kind, and key words of the messages."""
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(1, 2, [4, 4, 20, 10]),
@@ -164,7 +164,7 @@ def broken(tmp_path):
     ]
 
 
-def test_every_problem_is_named_once(broken):
+def test_reports_each_problem_once(broken):
     root, wanted = broken
     problems = []
     train = read(root, problems=problems)
@@ -184,7 +184,7 @@ def test_every_problem_is_named_once(broken):
     assert len(train.source.examples) == 7 and "of the 9 images" in " ".join(survey.notes([train, val], 100))
 
 
-def test_an_image_listed_by_both_splits_is_decoded_once(tmp_path, monkeypatch):
+def test_decodes_shared_images_once(tmp_path, monkeypatch):
     root = make_coco(tmp_path, [(64, 48)] * 3, "train")
     train, val = read(root), read(root, "val", split="train")
     (root / "train" / "2.jpg").write_bytes(b"")
@@ -195,7 +195,7 @@ def test_an_image_listed_by_both_splits_is_decoded_once(tmp_path, monkeypatch):
     assert any(note.startswith("3 images listed by both splits") for note in survey.notes([train, val], 100))
 
 
-def test_notes_are_not_problems(tmp_path):
+def test_notes(tmp_path):
     annotations = [box(i, i % 3 + 1, [1, 1, 5, 5]) for i in range(8)]  # 3, 3 and 2 boxes
     root = make_coco(tmp_path, [(64, 48)] * 3, "train", annotations)
     make_coco(root, [(64, 48)] * 2, "val")
@@ -210,10 +210,10 @@ def test_notes_are_not_problems(tmp_path):
     assert left == f"left out of {root / 'val'}: 1 other file (.pdf 1), such as {root / 'val' / 'notes.pdf'}"
     assert note.startswith(f"1 image in {root / 'val'} ") and note.endswith("a.PNG")
     (note, *_) = survey.notes([read(root, max_images=2), val], 100)
-    assert note == "of the 3 images that the train split lists, 2 are used"
+    assert note == "2 of the 3 images listed by the train split are used"
 
 
-def test_splits_may_share_a_folder_of_images(tmp_path):
+def test_splits_that_share_an_image_folder(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 3, "all", [])
     whole = json.loads((root / "annotations" / "instances_all.json").read_text())
     for which, images in (("train", whole["images"][:1]), ("val", whole["images"][1:2])):
@@ -224,20 +224,20 @@ def test_splits_may_share_a_folder_of_images(tmp_path):
     assert note.startswith(f"1 image in {root / 'all'} ") and note.endswith("3.jpg")
 
 
-def test_nothing_to_read_is_bad_input(tmp_path):
+def test_unreadable_splits(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 2, "train")
     with pytest.raises(InputError, match=r"val does not exist \(the val split, set by data.val_split, "):
         read(root, "val")
     for path in (root / "train").iterdir():
         path.unlink()
     problems = []
-    with pytest.raises(InputError, match="with 2 wrong entries left out, .*has no usable images"):
+    with pytest.raises(InputError, match="after skipping 2 invalid entries, .*has no usable images"):
         read(root, "train", problems)
     assert ["image id 1" in problems[0].sentence, "image id 2" in problems[1].sentence] == [True, True]
 
 
 def check(root, *flags):
-    """Runs the program on a generated folder."""
+    """Runs yolos-check-data on a generated folder."""
     command = [
         sys.executable,
         "-m",
@@ -250,7 +250,7 @@ def check(root, *flags):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_program_lists_all_problems_and_their_number(broken):
+def test_program_lists_all_problems(broken):
     root, wanted = broken
     done = check(root)
     assert done.returncode == 1, done.stderr[-2000:]
@@ -263,7 +263,7 @@ def test_the_program_lists_all_problems_and_their_number(broken):
     assert "decoding" not in without.stderr
 
 
-def test_the_program_without_problems_and_without_data(tmp_path):
+def test_program_without_problems_or_without_data(tmp_path):
     root = make_coco(tmp_path, [(64, 48)] * 5, "train")
     gone = check(root)
     assert gone.returncode == 2 and "Traceback" not in gone.stderr
@@ -272,13 +272,13 @@ def test_the_program_without_problems_and_without_data(tmp_path):
     done = check(root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "no problems found" and "problem: " not in done.stdout
-    assert "2 steps in an epoch of 2 images each, 1 image left out" in done.stdout
+    assert "2 steps of 2 images per epoch, 1 image left out" in done.stdout
     change(root, lambda c: c["images"].clear(), "val")
     empty = check(root, "--config.data.categories=raw")
     assert empty.returncode == 2 and "lists no images" in empty.stderr
     assert "problem:" not in empty.stdout  # the orphaned annotations are not reported again
 
 
-def test_it_imports_no_jax():
+def test_does_not_import_jax():
     code = "import sys, yolos_jax.tools.survey; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, cwd=ROOT).returncode == 0

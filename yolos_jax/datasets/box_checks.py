@@ -99,8 +99,8 @@ def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str)
     if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (sizes > 2).all():
         some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
         return (
-            f"all {n} boxes of {origin} are between 0 and 1, such as [{some}]: they are relative to the image size, but "
-            f"{_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), or "
+            f"all {n} boxes of {origin} are between 0 and 1, such as [{some}]: they are relative to the image size, "
+            f"but {_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), or "
             "multiply them by the image size."
         )
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]

@@ -1,1 +1,1 @@
-"""Tools built on the package: analysis, the page, export, data checks. Only programs import them."""
+"""Tools for the programs: analysis, the web page, export and data checks."""

@@ -1,4 +1,4 @@
-"""Makes the pictures of a model card: a run's curves, its validation images, and an example with its detections."""
+"""Images for a model card: the run's training curves, its validation images, and an example with detections."""
 
 import contextlib
 import io
@@ -22,15 +22,15 @@ from yolos_jax.training.saving import BEST
 from yolos_jax.user_files import read_bytes
 from yolos_jax.weights.model_card import EXAMPLE
 
-LONGEST = 1333  # maximum pixels of a published image's long side
+LONGEST = 1333  # maximum long side of a published image, in pixels
 QUALITY = 95  # JPEG quality
-THRESHOLD = 0.5  # score of a detection that makes an image an example
+THRESHOLD = 0.5  # lowest score of the best detection in an example image
 
 
 def run_pictures(source: str | Path, step: int, examples: bool) -> dict[str, bytes]:
-    """The curves of a checkpoint's run, and with `examples` its validation images at `step`, as files by name.
+    """Reads the curves of a checkpoint's run and, with `examples`, its latest validation images up to `step`.
 
-    Files that the run did not draw are left out. `InputError` if one cannot be read.
+    Returns file contents by name, without files that the run did not draw. Raises `InputError` if one is unreadable.
     """
     run = Path(copied(source)).absolute()
     run = run.parent if run.name == BEST else run
@@ -43,7 +43,7 @@ def run_pictures(source: str | Path, step: int, examples: bool) -> dict[str, byt
 
 
 def validation_images(recipe: Recipe, meta: Meta, checkpoint: str) -> Iterator[Image.Image]:
-    """The images that `Samples` draws, without unreadable ones; `InputError` if the data cannot be read."""
+    """Yields the readable images among those that `Samples` draws; raises `InputError` if the data cannot be read."""
     source = validation_split(read_recipe(recipe, DetectionConfig), meta, checkpoint)
     for place in spread(len(source.examples)):
         with contextlib.suppress(UnreadableImage):
@@ -51,14 +51,14 @@ def validation_images(recipe: Recipe, meta: Meta, checkpoint: str) -> Iterator[I
 
 
 def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple[dict[str, bytes], float]:
-    """The first image with a detection above `THRESHOLD`, otherwise the one with the best, and its detections.
+    """Draws the first image with a score of at least `THRESHOLD`, otherwise the image with the highest score.
 
     Returns:
-      The JPEG files by name, empty without images; and a threshold that its best detection reaches.
+      The JPEG files by name (none if there are no images), and a threshold that the best detection reaches.
     """
     best, score = b"", -1.0
     for image in images:
-        data = jpeg(image)  # the published image
+        data = jpeg(image)  # as it will be published
         found = float(detector(data, threshold=0.0).scores.max())
         if found > score:
             best, score = data, found
@@ -72,7 +72,7 @@ def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """An upright RGB image as a JPEG file of at most `LONGEST` pixels, without metadata such as its location."""
+    """Encodes an image as an upright RGB JPEG of at most `LONGEST` pixels per side, without metadata such as GPS."""
     clean = Image.fromarray(np.asarray(to_rgb(image)))
     clean.thumbnail((LONGEST, LONGEST))
     out = io.BytesIO()

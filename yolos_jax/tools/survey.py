@@ -1,4 +1,4 @@
-"""Surveys a data set before training: summary and problems. Does not import jax."""
+"""Checks a data set before training: summarises it and lists its problems. Does not import jax."""
 
 import dataclasses
 import os
@@ -23,14 +23,14 @@ from yolos_jax.errors import InputError, counted, first_few, one_line, shown
 from yolos_jax.images.reading import UnreadableImage
 from yolos_jax.images.sequence import ceil_div
 
-AREAS = (32**2, 96**2)  # square pixels: COCO's bounds of small, medium and large
-TABLE = 20  # up to this number of categories, each gets its own row
-WIDTH = 110  # characters of a line
-FEW, MANY = 5, 20  # most items listed as examples
+AREAS = (32**2, 96**2)  # COCO's limits between small, medium and large boxes, in square pixels
+TABLE = 20  # up to this number of categories, each has its own row
+WIDTH = 110  # maximum characters per line
+FEW, MANY = 5, 20  # maximum numbers of examples in a message
 
 
 class Problem(NamedTuple):
-    """A problem: the file to fix, and a sentence that names it."""
+    """A problem: the file to fix, and a message that includes its name."""
 
     file: str
     sentence: str
@@ -38,28 +38,29 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split as read, and everything that its annotation file lists, usable or not."""
+    """A split after reading, and all entries of its annotation file, including unusable ones."""
 
     which: str  # "train" or "val"
     source: DataSet
-    ids_by_path: dict[str, list[int]]  # image ids listed for each image's path
-    names: dict[int, str]  # of categories, by id
+    ids_by_path: dict[str, list[int]]  # image ids listed for each path
+    names: dict[int, str]  # category names by id
 
 
 def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
     """Reads a split ("train" or "val") and appends the problems of its annotation file to `problems`.
 
-    `make` opens the source, which reports problems to the given function. `InputError` if nothing can be read.
+    `make` opens the data set, which passes each problem to the given function. Raises `InputError` if nothing can be
+    read.
     """
     found: list[str] = []
     try:
         source = make(found.append)
     except InputError as error:
         problems += [Problem(which, one_line(sentence)) for sentence in found]
-        left = f"with {counted(len(found), 'wrong entry', 'wrong entries')} left out, " if found else ""
+        left = f"after skipping {counted(len(found), 'invalid entry', 'invalid entries')}, " if found else ""
         keys = ", ".join(f"data.{which}_{key}" for key in ("split", "annotations", "images"))
         raise type(error)(f"{left}{str(error).rstrip('.')} (the {which} split, set by {keys}).") from error
-    file, content = source.origin, source.ground_truth()  # `found` holds its complaints already
+    file, content = source.origin, source.ground_truth()  # its problems are already in `found`
     ids_by_path: dict[str, list[int]] = {}
     for image in content["images"]:
         ids_by_path.setdefault(source.place(image["file_name"]), []).append(image["id"])
@@ -78,37 +79,39 @@ def _listed_twice(file: str, ids_by_path: dict[str, list[int]], annotations: lis
     times = Counter(a["id"] for a in annotations if isinstance(a.get("id"), int | str))
     for number, count in times.items():
         if count > 1:
-            yield f"annotation id {number!r} is used by {count} annotations of {file}; renumber them."
+            yield f"annotation id {number!r} is used by {count} annotations in {file}; renumber them."
 
 
 def _named_twice(file: str, names: dict[int, str]) -> Iterable[str]:
-    """Categories that share a name, which label maps by name cannot represent."""
+    """Reports categories that share a name, because label maps by name cannot represent them."""
     by_name: dict[str, list[str]] = {}
     for number, name in sorted(names.items()):
         by_name.setdefault(name, []).append(str(number))
     for name, ids in by_name.items():
         if len(ids) > 1:
-            numbers = f"the category ids {', '.join(ids)} of {file} are all named {shown(name)}"
-            yield f"{numbers}; give each its own name, or remove those without annotations."
+            numbers = f"the category ids {', '.join(ids)} in {file} are all named {shown(name)}"
+            yield f"{numbers}; give them different names, or remove those without annotations."
 
 
 def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
-    """Annotations of images that are not listed: the first few image ids, then the others together."""
+    """Reports annotations of unlisted images: one message for each of the first ids, one for all others."""
     for image_id in [*orphans][:FEW]:
         times = counted(orphans[image_id], "annotation")
         yield f"{file} annotates image id {image_id}, which is not among its images ({times}, ignored)."
     others = [*orphans][FEW:]
     if others:
         times = counted(sum(orphans[image_id] for image_id in others), "annotation")
-        yield f"{file} has {times} more of {counted(len(others), 'other image id')} that are not listed (ignored)."
+        yield f"{file} has {times} of {counted(len(others), 'other image id')} that are not listed (ignored)."
 
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
-    """Categories of val that are missing in train or have a different name there."""
+    """Reports validation categories that are missing from train or have a different name there."""
     file = val.source.origin
     other = train.source.origin
     problems = []
-    by_name = dict(zip(val.source.category_ids, train.source.category_ids))  # other numbers if names were matched
+    by_name = dict(
+        zip(val.source.category_ids, train.source.category_ids)
+    )  # the ids differ if categories were matched by name
     for number, name in sorted(val.names.items()):
         number = by_name.get(number, number)
         if plain_name(train.names.get(number, "")) != plain_name(name):
@@ -119,24 +122,28 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
 
 
 def dark_notes(splits: Sequence[Split]) -> list[str]:
-    """The 16-bit images that become almost black."""
+    """Notes on 16-bit images that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]
     dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
-    held = f"{counted(len(dark), 'image')} of 16 bits use fewer bits and become almost black: {first_few(dark)}"
+    held = f"{counted(len(dark), '16-bit image')} almost black, because of unused high bits: {first_few(dark)}"
     return [f"{held}; {DARK_HELP}"] if dark else []
 
 
 def turned_lines(split: Split) -> list[str]:
-    """Every image of a split with an EXIF rotation, by the orientation that its annotation fits."""
+    """Lists a split's images with an EXIF rotation, and those whose annotations contradict the chosen orientation."""
     turning = split.source.exif
     unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
-    rows = {"have an EXIF rotation": turning.turned, "fit the other reading": turning.against, "fit both": unclear}
+    rows = {
+        "have an EXIF rotation": turning.turned,
+        "fit the other orientation": turning.against,
+        "fit both orientations": unclear,
+    }
     images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
     return [f"{images[what]} that {what}: {first_few(files, MANY)}" for what, files in rows.items() if files]
 
 
 def image_problems(splits: Sequence[Split]) -> list[Problem]:
-    """Decodes every image once; returns those that are corrupted or not of the annotated size."""
+    """Decodes every image once; reports corrupted images and those whose size differs from the annotated one."""
     # An image shared by two splits or two ids is decoded once, unless their annotated sizes differ.
     todo = {(e.file, e.width, e.height): (split.source, e) for split in splits for e in split.source.examples}
 
@@ -156,7 +163,7 @@ def image_problems(splits: Sequence[Split]) -> list[Problem]:
 
 
 def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
-    """The plan for the images' sizes, or None, with a problem, if there are too few images for a batch."""
+    """Plans batches for the images' sizes. Too few images for one batch add a problem; the result is then None."""
     try:
         return make(train.source.examples.sizes)
     except InputError as error:
@@ -165,7 +172,7 @@ def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems
 
 
 def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
-    """Remarks that are not necessarily problems, one sentence each."""
+    """Observations that are not necessarily problems, one sentence each."""
     found = list(dict.fromkeys(line for split in splits for line in (*split.source.notes, *turned_lines(split))))
     for split in splits[1:]:
         nothing = split.source.nothing_to_score()
@@ -173,22 +180,22 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
         if len(examples) < listed:
-            found.append(f"of the {listed} images that the {split.which} split lists, {len(examples)} are used")
+            found.append(f"{len(examples)} of the {listed} images listed by the {split.which} split are used")
         many = np.flatnonzero(examples.counts > det_tokens)
         if len(many):
             worst = many[np.argsort(-examples.counts[many], kind="stable")][:FEW]
             named = [f"image id {examples.image_ids[i]} ({examples.counts[i]})" for i in worst]
             named += ["..."] if len(many) > len(worst) else []
             images = f"{counted(len(many), 'image')} of the {split.which} split with more boxes"
-            found.append(f"{images} than the model's {det_tokens} DET tokens can find: {', '.join(named)}")
+            found.append(f"{images} than the model's {det_tokens} DET tokens can detect: {', '.join(named)}")
     shared = set.intersection(*(set(split.ids_by_path) for split in splits)) if len(splits) > 1 else set()
     if shared:
-        found.append(f"{counted(len(shared), 'image')} listed by both splits, such as {min(shared)}")
+        found.append(f"{counted(len(shared), 'image')} listed by both splits, for example {min(shared)}")
     return [one_line(note) for note in found + _unlisted(splits)]
 
 
 def _unlisted(splits: Sequence[Split]) -> list[str]:
-    """Images in the folders that no annotation file lists; splits may share a folder."""
+    """Notes on images in the folders that no annotation file lists; splits may share a folder."""
     listed = set().union(*(split.ids_by_path for split in splits))
     found = []
     for folder in dict.fromkeys(os.path.realpath(split.source.image_folder) for split in splits):
@@ -198,12 +205,12 @@ def _unlisted(splits: Sequence[Split]) -> list[str]:
         found += left.note(folder)
         if others:
             images = f"{counted(len(others), 'image')} in {folder}"
-            found.append(f"{images} that no annotation file lists, such as {min(others)}")
+            found.append(f"{images} that no annotation file lists, for example {min(others)}")
     return found
 
 
 def box_sizes(examples: ExampleTable) -> dict[str, int]:
-    """Number of small, medium and large boxes by COCO's bounds."""
+    """Number of small, medium and large boxes by COCO's definition."""
     counts = np.bincount(np.searchsorted(AREAS, examples.areas, "right"), minlength=3)
     return dict(zip(("small", "medium", "large"), counts.tolist()))
 
@@ -224,7 +231,7 @@ def overview(split: Split) -> list[str]:
         "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out, "
         f"{source.clipped} clipped",
         "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
-        "box sizes": f"{', '.join(shares)} (COCO's: below 32x32, below 96x96, the rest)",
+        "box sizes": f"{', '.join(shares)} (COCO's definition: below 32x32, below 96x96, and larger)",
         "image sides": f"{'; '.join(ranges)} pixels",
         "frequent sizes": ", ".join(f"{w}x{h} ({n})" for (w, h), n in common),
     }
@@ -240,7 +247,7 @@ def _categories(source: DataSet) -> list[str]:
     cells = [f"{source.category_ids[i]:>5}{i:>6}{by_label[i]:>7}  {name:<{widest}}" for i, name in names]
     columns = 1 if len(cells) <= TABLE else max(1, WIDTH // (len(cells[0]) + 2))
     head = "  ".join([f"{'id':>5}{'label':>6}{'boxes':>7}  {'name':<{widest}}"] * columns)
-    height = ceil_div(len(cells), columns)  # ids run down the columns
+    height = ceil_div(len(cells), columns)  # ids are sorted down the columns
     lines = [head, *("  ".join(cells[row::height]) for row in range(height))]
     unused = [name for label, name in names if not by_label[label]]
     total = _rows({"categories": f"{len(names)}, {len(unused)} of them without boxes"})
@@ -248,27 +255,27 @@ def _categories(source: DataSet) -> list[str]:
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
-    """The first epoch of a plan, as lines to print."""
-    left = f"{counted(plan.dropped, 'image')} left out of it; {plan.padding():.2%} of the patches are padding"
-    steps = f"{plan.steps_per_epoch} steps in an epoch of {plan.batch_size} images each, {left}"
+    """A description of a plan's first epoch, as lines to print."""
+    left = f"{counted(plan.dropped, 'image')} left out; {plan.padding():.2%} of the patches are padding"
+    steps = f"{plan.steps_per_epoch} steps of {plan.batch_size} images per epoch, {left}"
     buckets = ", ".join(f"{edge}: {n}" for edge, n in bucket_use(plan).items())
-    return _rows({"training plan": steps, "buckets": f"{buckets} (patches: images of the first epoch)"})
+    return _rows({"training plan": steps, "buckets": f"{buckets} (patches: number of images in the first epoch)"})
 
 
 def bucket_use(plan: TrainingPlan) -> dict[int, int]:
-    """Images of the first epoch in every bucket, by its patches."""
+    """Number of images of the first epoch in each bucket, by the bucket's number of patches."""
     tokens = plan.epoch(0).tokens
     return {int(edge): int((tokens == edge).sum()) * plan.batch_size for edge in plan.edges}
 
 
 def verdict(problems: Sequence[Problem]) -> str:
-    """The last line: the number of problems."""
+    """The last line to print: the number of problems."""
     count = f"{counted(len(problems), 'problem')} in {counted(len({p.file for p in problems}), 'file')}"
     return count if problems else "no problems found"
 
 
 def _rows(values: dict[str, str]) -> list[str]:
-    """Two columns, the second wrapped; no row for an empty value."""
+    """Formats two columns and wraps the second one; skips empty values."""
     wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 18, break_on_hyphens=False)
     lines = []
     for key, value in values.items():

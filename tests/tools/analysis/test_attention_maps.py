@@ -1,4 +1,4 @@
-"""Attention and rollout against the reference's arrays and full matrices in numpy; and for a picture."""
+"""Compares attention and rollout with the reference's arrays and with full matrices in numpy."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ from yolos_jax.weights.reference import from_reference
 
 @pytest.fixture(scope="module")
 def reference():
-    """(config, parameters, the reference's tensors and arrays) of the micro model with stored inner values."""
+    """(config, parameters, the reference's tensors and arrays) of the micro model with stored intermediate values."""
     config, state = micro_config("mid"), tensors("model_mid.safetensors")
     return config, from_reference(state, config), state, arrays("model_mid.npz")
 
 
 def whole_matrices(config, state, inputs):
-    """float64 `[depth, heads, T, T]` from the input of each block; tokens in our order."""
+    """Attention matrices float64 `[depth, heads, T, T]` from the input of each block; tokens are in our order."""
     out, det = [], config.det_tokens
     order = np.r_[0, inputs.shape[1] - det : inputs.shape[1], 1 : inputs.shape[1] - det]
     for layer, x in enumerate(inputs.astype(np.float64)[:, order]):
@@ -37,8 +37,8 @@ def whole_matrices(config, state, inputs):
     return np.stack(out)
 
 
-def test_attention_and_rollout_equal_the_reference(reference):
-    """Padded, in small query blocks; the last block against `attn`, all blocks against the full matrices."""
+def test_attention_and_rollout_match_the_reference(reference):
+    """With padding and small query blocks: the last block matches `attn`, all blocks match the full matrices."""
     config, params, state, z = reference
     number = next(name for name in z.files if name.endswith("_block_in")).removeprefix("dbg").removesuffix("_block_in")
     image = z[f"in{number}"].transpose(1, 2, 0)
@@ -64,8 +64,8 @@ def test_attention_and_rollout_equal_the_reference(reference):
     np.testing.assert_allclose(found.boxes[0], corners, atol=1e-2)
 
 
-def test_a_picture(reference, tmp_path):
-    """Maps belong to the detector's results for the same picture; patches are row by row."""
+def test_maps_of_an_image(reference, tmp_path):
+    """The predictions match the detector's for the same image, and the maps list patches row by row."""
     config, params, _, _ = reference
     detector = Detector(params, Meta(config, {3: "cat"}), 64, 96)
     picture = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
@@ -94,7 +94,7 @@ def test_a_picture(reference, tmp_path):
 
 
 def test_attention_stores_no_full_matrix(reference):
-    """Temporary memory of the compiled program stays below one matrix of all pairs, rollout included."""
+    """The compiled program, including rollout, uses less temporary memory than one matrix of all token pairs."""
     import jax
 
     from yolos_jax.model.yolos import abstract

@@ -1,4 +1,4 @@
-"""Correlations against scipy, pair by pair; their tokens against the reference's."""
+"""Compares the correlations with scipy, and their tokens with the reference's."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from yolos_jax.weights.reference import from_reference
 
 
 def by_pairs(one, size, reading, other):
-    """scipy's correlation over the pairs, and their number."""
+    """The correlation over all pairs, computed by scipy."""
     features = {2: one.hidden, 3: one.logits}
 
     def cosine(a, b):
@@ -35,8 +35,8 @@ def by_pairs(one, size, reading, other):
     return scipy.stats.pearsonr(likeness, [value(i, j) for i, j in pairs]).statistic
 
 
-def test_equals_scipy():
-    """On stored outputs of three pictures; mean, spread and extremes against numpy."""
+def test_correlations_match_scipy():
+    """On random outputs for three images; mean, spread and extremes match numpy."""
     rng, depth = np.random.default_rng(0), 2
     count = len(readings_of(depth))
     sizes = np.array([[640, 480], [100, 300], [50, 50]])
@@ -59,7 +59,7 @@ def test_equals_scipy():
     ):
         np.testing.assert_allclose([row[name] for row in rows], values.ravel(), atol=1e-12)
     assert {row["images"] for row in rows} == {3}
-    assert found.scatter.sum((1, 2)).tolist() == [3 * 21, 3 * 21]  # all pairs of all pictures
+    assert found.scatter.sum((1, 2)).tolist() == [3 * 21, 3 * 21]  # all pairs of all images
     scattered = found.scatter_rows()
     assert sum(row["pairs"] for row in scattered) == 2 * 3 * 21
     mean = np.average([r["cosine"] for r in scattered], weights=[r["pairs"] for r in scattered])
@@ -72,19 +72,19 @@ def _mean_cosine(tokens):
     return (unit @ unit.T)[np.triu_indices(len(unit), 1)].mean()
 
 
-def test_pictures_without_a_correlation_do_not_count():
-    """There is none for equal tokens, or boxes at one place."""
+def test_skips_undefined_correlations():
+    """Correlations are undefined if all boxes have the same centre."""
     rng, found = np.random.default_rng(0), Correlations(2)
     one = Observed(rng.normal(size=(5, 4, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.ones((4, 4)))
     values = found.add(one, np.array([10, 10]))
     assert np.isnan(values[:, :2]).all() and np.isfinite(values[:, 2:]).all()
     assert [row["images"] for row in found.rows()[:4]] == [0, 0, 1, 1] and math.isnan(found.rows()[0]["mean"])
-    with pytest.raises(InputError, match="has 2 DET tokens; .* needs 3"):
+    with pytest.raises(InputError, match="has 2 DET tokens; .* needs at least 3"):
         check_tokens(YolosConfig(det_tokens=2))
 
 
-def test_the_tokens_are_the_references():
-    """Learned tokens and positions from its weights; outputs of each block and the norm from its stored arrays."""
+def test_tokens_match_the_reference():
+    """Learned tokens match its weights; outputs of the blocks and the norm match its stored arrays."""
     config, state, z = micro_config("mid"), tensors("model_mid.safetensors"), arrays("model_mid.npz")
     number = (
         next(name for name in z.files if name.endswith("_block_out")).removeprefix("dbg").removesuffix("_block_out")

@@ -1,4 +1,4 @@
-"""Costs: XLA's own count against the formula, the paper's rows, the explanation of differences, and speed."""
+"""Tests of the costs: XLA's count, the paper's values, messages about differences, and speed."""
 
 import dataclasses
 import json
@@ -26,13 +26,13 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 def test_xla_counts_every_block_and_head():
-    """Up to norms, softmax and GELU; counting a block or a head only once would miss half."""
+    """XLA also counts norms, softmax and GELU; counting one block or head only would give at most half."""
     for depth, heads in ((2, 2), (5, 4)):
         config = YolosConfig(width=128, depth=depth, heads=heads, det_tokens=8, num_classes=5, init_pe_size=(64, 64))
         assert 1.0 <= counted_by_xla(config, 10, 12) / multiply_adds(config, 10, 12).total <= 1.15
 
 
-def test_the_papers_rows():
+def test_published_rows():
     sizes = np.array([[640, 480]])
     rows = published_rows(sizes)
     assert [(row["variant"], row["short_side"], row["paper"]) for row in rows] == [
@@ -47,18 +47,18 @@ def test_the_papers_rows():
     assert [row["variant"] for row in published_rows(sizes, ["ti"])] == ["ti"] * 5
 
 
-def test_differences_are_explained_by_the_pictures():
-    """For a row over 2 %, the message has the number of patches that gives the paper's value."""
+def test_differences_from_the_paper():
+    """For a difference of more than 2 %, the message has the number of patches that matches the paper's value."""
     geometry = Geometry.of(800, 0, 16, 84)
     row = cost_row("s", VARIANTS["s"], geometry, np.array([[640, 480]]))
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
     (sentence,) = differences_from_paper([row | {"paper": paper}])
     needed = int(sentence.split("about ")[1].split()[0])
-    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("the 1 images here have 3300.")
+    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("The 1 images here have 3300 on average.")
     assert differences_from_paper([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
 
 
-def test_the_first_images(tmp_path):
+def test_first_sizes(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100 + i, "height": 50} for i in range(120)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
@@ -68,18 +68,18 @@ def test_the_first_images(tmp_path):
         first_sizes(path)
 
 
-def test_most_of_the_papers_table_is_within_two_per_cent():
-    """Over other pictures of COCO; the few exceptions are explained."""
+def test_differences_on_real_images():
+    """On other COCO images than the paper's, every difference of more than 2 % is reported."""
     rows = published_rows(first_sizes(data_folder("coco_tiny80") / "annotations" / "instances_val2017.json"))
     off = [abs(row["multiply_adds_as_published"] / row["paper"] - 1) for row in rows]
     assert len(differences_from_paper(rows)) == sum(value > 0.02 for value in off)
 
 
 def test_speed():
-    """Every picture is read and processed, and only the first of a bucket twice."""
+    """Every image is read and processed; the first image of each bucket is processed twice."""
     config = dataclasses.replace(TINY, det_tokens=5)
     detector, shapes = Detector(random_params(config), Meta(config, {}), 32, 64), []
-    detector.forward = lambda images: shapes.append(images[0].shape)  # the network's own work is not tested here
+    detector.forward = lambda images: shapes.append(images[0].shape)  # the network itself is not tested here
     pictures = [np.zeros((40, 40, 3), np.uint8), np.zeros((40, 80, 3), np.uint8), np.zeros((40, 40, 3), np.uint8)]
     found = frames_per_second(detector, pictures)
     assert shapes == [(32, 32, 3)] * 2 + [(32, 64, 3)] * 2 + [(32, 32, 3)]

@@ -1,4 +1,4 @@
-"""Errors by kind, confusion and calibration: on hand-made cases, and against the authors' program."""
+"""Tests errors by kind, confusion and calibration on hand-made cases and against the TIDE authors' program."""
 
 import numpy as np
 import pytest
@@ -12,27 +12,27 @@ from yolos_jax.tools.analysis.error_kinds import KINDS, count_errors, errors_of
 from yolos_jax.tools.analysis.matched_images import matched_images
 
 
-def test_every_kind_on_an_image_made_by_hand():
+def test_every_kind_of_error():
     truth, results = hand_made()
     (case,) = matched_images(truth, results)
     errors = errors_of(case)
     kinds = ["right" if k < 0 else KINDS[k] for k in errors.kinds]
     assert kinds == ["right", "duplicate", "location", "class", "both", "background", "right"]
     assert case.ignored.tolist() == [False] * 6 + [True]
-    assert errors.missed.tolist() == [False, False, True, False]  # assigned to the object of class 7
+    assert errors.missed.tolist() == [False, False, True, False]  # the object of class 7 is the target of an error
     found = count_errors([case], 2, threshold=0.65)
     assert dict(zip(KINDS, found.counts.tolist())) == dict.fromkeys(KINDS, 1)
     above = {"location": 1, "class": 0, "duplicate": 1, "background": 0, "both": 0, "missed": 1}
     assert dict(zip(KINDS, found.above.tolist())) == above
-    # Half of class 3 is found before the first error: 51 of 101 recalls. Class 7 is found with a corrected location.
+    # Half of class 3 is found before the first error (51 of 101 recalls), and class 7 once the location is corrected.
     now = 51 / 101 / 2
     assert found.ap50 == pytest.approx(now)
     costs = {"location": 0.5, "class": 0, "duplicate": 0, "background": 0, "both": 0, "missed": 0.5 - now}
     assert dict(zip(KINDS, found.costs)) == pytest.approx(costs)
 
 
-def test_what_removing_an_error_gains():
-    """A wrong detection before the correct one halves the precision until it is removed."""
+def test_cost_of_a_false_positive():
+    """A wrong detection with a higher score than the correct one halves the precision."""
     truth, results = hand_made()
     for wrong, kind in ((1, "background"), (2, "both")):
         before = {**results[wrong], "category_id": 3, "score": 0.95}
@@ -58,7 +58,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("which", PUBLISHED)
-def test_the_authors_program_finds_the_same(which):
+def test_matches_tidecv(which):
     truth, results = example()
     results = noisy(truth, results) if which == "noisy" else results
     there = {a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}
@@ -71,20 +71,20 @@ def test_the_authors_program_finds_the_same(which):
     assert found.ap50 == pytest.approx(coco_metrics(truth, results)["AP50"], abs=1e-12)
 
 
-def test_confusion_made_by_hand():
+def test_confusion_on_a_small_example():
     truth, results = hand_made()
     found = confusion_matrix(matched_images(truth, results), 2, threshold=0.45)
     # Rows: three, seven, background. The errors "location" and "both" overlap too little to be paired.
     assert found.tolist() == [[1, 0, 1], [1, 0, 0], [2, 1, 0]]
     crowded = confusion_matrix(matched_images(truth, results), 2, threshold=0.0)
-    assert crowded[2].tolist() == [2, 2, 0]  # one more on background; the one in the crowd is ignored
+    assert crowded[2].tolist() == [2, 2, 0]  # one more detection of background; the one in the crowd is ignored
     equal = [entry(5, 3, [50, 50, 20, 20], 0.9), entry(5, 7, [50, 50, 20, 20], 0.6)]
     matrix = confusion_matrix(matched_images(truth, equal), 2)
-    assert matrix[1].tolist() == [0, 1, 0]  # its own class, regardless of scores
+    assert matrix[1].tolist() == [0, 1, 0]  # matched to its class, regardless of scores
 
 
 def test_confusion_of_the_published_example():
-    """Against a plain search for the largest overlap, computed by pycocotools."""
+    """Compares with a brute-force search for the largest overlaps, which pycocotools computes."""
     truth, results = example()
     results = noisy(truth, results)
     ids = sorted(c["id"] for c in truth["categories"])
@@ -113,9 +113,9 @@ def test_confusion_of_the_published_example():
     np.testing.assert_array_equal(found, want)
 
 
-def test_calibration_by_hand_and_on_the_example():
+def test_calibration():
     truth, _ = hand_made()
-    # One bin has two correct of three, mean score 0.76; another has a wrong one. The detection in the crowd is ignored.
+    # Two of three detections in a bin of mean score 0.76 are correct; one in another bin is wrong; one is in a crowd.
     results = [
         entry(5, 3, [0, 0, 20, 20], 0.77),
         entry(5, 3, [0, 80, 10, 10], 0.76),

@@ -1,4 +1,4 @@
-"""Multiply-adds: against sums by hand, the traced program, XLA's own count and the paper's tables."""
+"""Compares multiply-adds with hand-computed sums, the traced program, XLA's count and the paper's tables."""
 
 import json
 
@@ -26,8 +26,8 @@ def program(config, rows, columns):
     return lambda params, patches, grid: apply(graph, params, patches, grid), (params, patches, grid)
 
 
-def test_by_hand():
-    """Width 128, 12 patches, 21 tokens, 8 of which are queries in the last block."""
+def test_formula():
+    """The model has width 128; 8 of the 21 tokens are queries in the last block."""
     found = multiply_adds(CONFIG, 3, 4)
     assert found.patches == 12 * 768 * 128
     first = 21 * (128 * 384 + 128 * 128 + 2 * 128 * 512)
@@ -40,7 +40,7 @@ def test_by_hand():
     assert whole.total == sum(whole) and mean_multiply_adds(CONFIG, np.array([[3, 4], [3, 4]])) == found.total
 
 
-def test_counted_in_a_function():
+def test_count_multiply_adds():
     a, b = jnp.zeros((2, 3, 4)), jnp.zeros((2, 4, 5))
     assert count_multiply_adds(lambda a, b: jax.jit(jnp.matmul)(a, b) + 1, a, b) == 2 * 3 * 4 * 5
     assert count_multiply_adds(lambda b: jax.lax.scan(lambda c, x: (c + (x @ x.T).sum(), None), 0.0, b)[0], b) == 160
@@ -52,8 +52,8 @@ def test_counted_in_a_function():
     assert count_multiply_adds(jax.grad(jax.checkpoint(square), (0, 1)), jnp.zeros((3, 5)), x) == 4 * 6 * 3 * 5
 
 
-def test_the_traced_model():
-    """Except for resizing the positions, which the formula leaves out."""
+def test_traced_program():
+    """The formula matches the traced program, except for resizing position embeddings, which it leaves out."""
     function, arguments = program(CONFIG, 6, 8)
     graph, shapes = abstract(CONFIG)
     network = nnx.merge(graph, nnx.State(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
@@ -61,10 +61,10 @@ def test_the_traced_model():
     assert count_multiply_adds(function, *arguments) - positions == multiply_adds(CONFIG, 6, 8).total
 
 
-def test_xla_counts_the_same():
+def test_count_of_xla():
     """XLA counts a multiply-add as two, includes softmax, norms, GELU and positions, and counts a loop's body once.
 
-    The loop is that of attention over heads.
+    The loop is over the heads of attention.
     """
     function, arguments = program(CONFIG, 10, 12)
     flops = jax.jit(function).lower(*arguments).cost_analysis()["flops"]
@@ -76,8 +76,8 @@ def test_xla_counts_the_same():
     ("name", "short_side", "published"),
     [("ti", 256, 3.4), ("ti", 432, 11.7), ("ti", 512, 18.8), ("s", 800, 194), ("s_dwr", 784, 172), ("b", 800, 538)],
 )
-def test_the_papers_tables(name, short_side, published):
-    """Tables 4 to 6, in billions, over the first 100 images of COCO val; here over other images, hence the 3 %."""
+def test_paper_tables(name, short_side, published):
+    """Tables 4 to 6, in billions, over the first 100 images of COCO val; the images here differ, so 3 % is allowed."""
     listed = json.loads((data_folder("coco_tiny80") / "annotations" / "instances_val2017.json").read_text())["images"]
     sizes = np.array([(image["width"], image["height"]) for image in listed])
     grids = resized_sizes(sizes, short_side, default_max_side(short_side))[:, ::-1] // 16
@@ -85,7 +85,7 @@ def test_the_papers_tables(name, short_side, published):
 
 
 def test_parameters():
-    """For the published models, as counted by PyTorch for the reference."""
+    """The published models have as many parameters as PyTorch counts in the reference."""
     assert {name: round(parameter_count(config) / 1e6, 1) for name, config in VARIANTS.items()} == {
         "ti": 6.5, "s": 30.7, "s_dwr": 27.6, "b": 127.8,
     }  # fmt: skip

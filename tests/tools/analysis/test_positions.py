@@ -1,4 +1,4 @@
-"""Position embeddings: resized as in the reference, similarity against all pairs in numpy."""
+"""Tests that position embeddings are resized as in the reference, and their similarity against numpy."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from yolos_jax.errors import InputError
 from yolos_jax.tools.analysis.positions import Grid, by_distance, chosen_grids, grids_of, likeness, resized_grid
 
 
-def test_resized_as_the_reference():
+def test_resizing_matches_the_reference():
     z = arrays("bicubic.npz")
     k, j, _, _, h, w = next(case for case in z["cases"].tolist() if case[2:4] != case[4:6])
     found = resized_grid(Grid("initial", z[f"src{k}"], np.zeros((2, 4))), h, w)
     np.testing.assert_allclose(found.patches, z[f"out{k}_{j}"], atol=1e-4)
 
 
-def test_likeness_equals_all_pairs():
+def test_likeness_matches_all_pairs():
     rng = np.random.default_rng(0)
     grid = Grid("initial", rng.normal(size=(6, 9, 8)).astype(np.float32), rng.normal(size=(3, 8)).astype(np.float32))
     found = likeness(grid, 3)
@@ -34,8 +34,8 @@ def test_likeness_equals_all_pairs():
     assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in rows if row["distance"] == 0)
 
 
-def test_sets_of_a_model():
-    """The initial set, then one after every block except the last; a missing one is refused."""
+def test_grids_of_a_model():
+    """There is an initial set, and one after every block except the last; other layers raise an error."""
     from reference_pack import micro_config
 
     from yolos_jax.weights.reference import from_reference

@@ -1,4 +1,4 @@
-"""The files of an error analysis: values, figures, the worst images."""
+"""Tests the files of an error analysis: values, figures, and the worst images."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ FIGURES = "per_class", "precision_recall", "confusion", "errors", "scores", "cal
 
 
 def two_images():
-    """The image of `hand_made`, one with a detection on background, and one without errors."""
+    """Adds an image with a detection on background, and one without errors, to the image of `hand_made`."""
     truth, results = hand_made()
     truth["images"] += [{"id": i, "width": 100, "height": 100, "file_name": f"{i}.png"} for i in (6, 8)]
     found = {"id": 9, "image_id": 8, "category_id": 3, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}
@@ -51,7 +51,7 @@ def written(tmp_path_factory):
     return folder, text, metrics
 
 
-def test_numbers(written):
+def test_tables(written):
     folder, text, metrics = written
     per_class = rows(folder / "per_class.csv")
     assert [(r["id"], r["name"], r["objects"]) for r in per_class] == [("3", "three", "3"), ("7", "seven", "1")]
@@ -100,7 +100,7 @@ def test_figures_show_the_values(monkeypatch, tmp_path):
     assert sorted(t.get_text() for t in shown[1].axes[0].texts) == ["1", "3", "4"]
 
 
-def test_the_worst_come_first(written):
+def test_worst_images(written):
     ranked = rows(written[0] / "worst.csv")
     # Nothing is correct in image 6; in image 5, one of five shown detections is, and two of three objects are missed.
     assert [(r["image_id"], r["right"], r["false"], r["missed"]) for r in ranked] == [
@@ -115,7 +115,7 @@ def test_the_worst_come_first(written):
         assert sheet.width == pytest.approx(2 * sheet.height, abs=16)
 
 
-def test_texts_of_the_drawn_labels(monkeypatch, tmp_path):
+def test_labels_of_drawn_boxes(monkeypatch, tmp_path):
     truth, results = hand_made()
     said = []
     monkeypatch.setattr(worst_images, "draw_boxes", lambda image, *drawn: said.append(drawn[2]) or image)
@@ -125,13 +125,13 @@ def test_texts_of_the_drawn_labels(monkeypatch, tmp_path):
     assert said[1] == ["3 0.90", "3 0.80 (duplicate)", "7 0.70 (location)"]
 
 
-def test_nothing_detected_and_nothing_to_detect(tmp_path):
+def test_without_detections_or_objects(tmp_path):
     truth, results = hand_made()
     for folder, annotations, found in (("a", truth["annotations"], []), ("b", [], results)):
         content = truth | {"annotations": annotations}
         text = write_results(tmp_path / folder, content, found, scored(content, found)[1], [5], lambda _: image)
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
-        assert summary["AP50"] == (0 if annotations else -1) and ("- of all" in text) == (not found)
+        assert summary["AP50"] == (0 if annotations else -1) and ("- over all" in text) == (not found)
 
 
 image = Image.new("RGB", (64, 48))

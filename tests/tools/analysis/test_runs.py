@@ -1,4 +1,4 @@
-"""Curves of runs: the figures show the values of `metrics.jsonl`, and a failure does not stop a run."""
+"""Tests that curves show the values of `metrics.jsonl`, and that a failed figure does not stop a run."""
 
 import csv
 import itertools
@@ -32,7 +32,7 @@ def write_run(folder, steps, best, **more):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The created figures by file name."""
+    """The figures that are created, by file name."""
     figures, save = {}, curves.save_figure
 
     def keep(figure, path, font):
@@ -55,7 +55,9 @@ def data_of(figure):
 def test_curves_show_the_metrics(tmp_path, drawn):
     lines = write_run(tmp_path / "run", 40, 0.4)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot')  # not finite; truncated by a kill
+        file.write(
+            '{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot'
+        )  # not finite; truncated when the process was killed
     found = Curves(tmp_path / "run", ("total", "bbox"), ("AP", "AP50"))
     found.draw(40)
     panels = data_of(drawn["curves.png"])
@@ -71,13 +73,13 @@ def test_curves_show_the_metrics(tmp_path, drawn):
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert min(picture.size) > 500
     drawn.clear()
-    found.draw(41)  # nothing new
+    found.draw(41)  # no new lines
     assert not drawn and len(lines) == 44
 
 
 def test_a_failure_is_reported_once(tmp_path, monkeypatch):
     write_run(tmp_path, 3, 0.5)
-    (tmp_path / "curves.png").mkdir()  # a file cannot take its place
+    (tmp_path / "curves.png").mkdir()  # a file cannot replace it
     said = []
     found = RunPictures(tmp_path, [Curves(tmp_path, ("total",), ("AP",))], said.append)
     found.draw(3, None)
@@ -91,7 +93,7 @@ def test_a_failure_is_reported_once(tmp_path, monkeypatch):
     assert "pip install matplotlib" in said[1]
 
 
-def test_several_runs(tmp_path, drawn):
+def test_compares_runs(tmp_path, drawn):
     a, b = write_run(tmp_path / "a", 20, 0.4), write_run(tmp_path / "b", 10, 0.6, giou=4.0)
     text = compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     head, first, second = (line.split() for line in text.splitlines())
@@ -124,9 +126,9 @@ def test_folders_without_a_run(tmp_path):
     for runs, words in (
         (["gone"], "gone .*no run: .*metrics.jsonl does not exist"),
         (["empty"], "empty contains no run"),
-        (["a", "a"], "a run is named twice"),
+        (["a", "a"], "a run is given twice"),
         (["a", "b/a"], "contains no values yet"),
-        (["a", "b/../a"], "a run is named twice"),
+        (["a", "b/../a"], "a run is given twice"),
     ):
         with pytest.raises(InputError, match=words):
             compare_runs([tmp_path / run for run in runs], tmp_path / "out")

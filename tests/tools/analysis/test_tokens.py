@@ -1,4 +1,4 @@
-"""The table of tokens against numpy on the same predictions."""
+"""Compares the table of tokens with numpy on the same predictions."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from yolos_jax.inference.outputs import JsonList
 from yolos_jax.tools.analysis.tokens import TokenTable, size_index
 
 
-def test_the_table(tmp_path):
+def test_token_table(tmp_path):
     rng, pictures, tokens, classes = np.random.default_rng(0), 9, 4, 5
     sizes = rng.integers(50, 400, (pictures, 2))
     scores, labels = rng.uniform(size=(pictures, tokens)), rng.integers(0, classes, (pictures, tokens))
@@ -49,15 +49,15 @@ def test_the_table(tmp_path):
     assert sum(row["annotated_share"] for row in rows) == pytest.approx(1)
 
 
-def test_memory_does_not_grow():
-    """The data kept for the figure is limited to COCO's number of pictures."""
+def test_memory_is_bounded():
+    """The data kept for the figure is limited to the number of images in COCO's validation split."""
     few, many = TokenTable(100, 91, 5000), TokenTable(100, 91, 10**9)
     assert few._drawn_centres.nbytes == many._drawn_centres.nbytes
     many.add(10**8, np.array([10, 10]), np.zeros(100), np.zeros(100, int), np.zeros((100, 4)))
     assert many.drawn.sizes.shape == (10, 0) and many.rows({})[0]["images"] == 1
 
 
-def test_a_results_file_is_json_at_any_length(tmp_path):
+def test_json_list_of_any_length(tmp_path):
     for entries in ([], [{"a": 1}], [{"a": 1}, {"b": [1.5]}]):
         with contextlib.closing(JsonList(tmp_path / "x.json")) as file:
             for entry in entries:

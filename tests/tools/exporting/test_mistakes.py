@@ -1,4 +1,4 @@
-"""Errors of export.py, and of run_detector.py for invalid folders."""
+"""Error messages of yolos-export, and of run_detector.py for invalid folders."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def exported(checkpoint, tmp_path_factory):
         (["--checkpoint", ROOT / "tests"], "contains no checkpoint"),
         (["--patches", 0], "0 patches .* 1.."),
         (["--patches", 60, 401], r"401 patches .* 1..400"),
-        (["--image-size", 64, 60], "64 x 60 pixels; .* multiples of the patch, 8"),
+        (["--image-size", 64, 60], "64 x 60 pixels; .* multiples of the patch size, 8"),
         (["--image-size", -8, 64], "multiples"),
         (["--image-size", 64, 168], "longer than model.max_side = 20 patches"),
         (["--batch-size", "0"], "--batch-size is '0'"),
@@ -52,13 +52,13 @@ def exported(checkpoint, tmp_path_factory):
         (["--checkpoint", "n" * 300], r"n+ cannot be accessed \(File name too long\)"),
     ],
 )
-def test_mistakes(checkpoint, tmp_path, monkeypatch, options, words):
+def test_invalid_options(checkpoint, tmp_path, monkeypatch, options, words):
     with pytest.raises(InputError, match=words):
         call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", *options)
     assert not (tmp_path / "e").exists()
 
 
-def test_one_line_and_nothing_overwritten(exported, checkpoint):
+def test_does_not_overwrite_a_folder(exported, checkpoint):
     before = {path: path.read_bytes() for path in exported.iterdir()}
     done = run("-m", "yolos_jax.programs.export", "--checkpoint", checkpoint, "--out", exported, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -66,7 +66,7 @@ def test_one_line_and_nothing_overwritten(exported, checkpoint):
 
 
 @pytest.mark.parametrize("name", ["export.json", "parameters.npz", "detector-104.stablehlo"])
-def test_damaged_files_of_an_exported_folder(exported, tmp_path, name):
+def test_damaged_files(exported, tmp_path, name):
     damaged = shutil.copytree(exported, tmp_path / "damaged")
     file, image = damaged / name, Image.new("RGB", (64, 64))
     assert len(ExportedDetector(damaged)([image], 0.0)[0]) == CONFIG.det_tokens
@@ -80,7 +80,7 @@ def test_damaged_files_of_an_exported_folder(exported, tmp_path, name):
         ExportedDetector(damaged)([image])
 
 
-def test_mistakes_with_an_exported_folder(exported, tmp_path):
+def test_unusable_folders_and_images(exported, tmp_path):
     with pytest.raises(Unusable, match="no export.json"):
         ExportedDetector(tmp_path)
     (tmp_path / "export.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Export to ONNX, if its packages are installed."""
+"""Tests of the export to ONNX, skipped if its packages are not installed."""
 
 import dataclasses
 import json
@@ -26,16 +26,16 @@ def checkpoint(tmp_path_factory):
     return checkpoint_in(tmp_path_factory.mktemp("checkpoint") / "c")
 
 
-def test_onnx_absent(checkpoint, tmp_path, monkeypatch):
+def test_missing_packages(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"spox and onnxruntime: pip install 'yolos-jax\[onnx\]'"):
         call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx")
 
 
 def onnx_packages():
-    """onnxruntime; skips the test if it is not installed."""
+    """Returns onnxruntime; skips the test if a package is not installed."""
     for name in ("spox", "onnxruntime"):
-        pytest.importorskip(name, reason=f"{name} is absent (pip install '.[onnx]')")
+        pytest.importorskip(name, reason=f"{name} is not installed (pip install '.[onnx]')")
     return sys.modules["onnxruntime"]
 
 
@@ -45,7 +45,7 @@ def run_onnx(content, canvas, grid, size):
 
 
 def test_onnx(checkpoint, tmp_path, monkeypatch):
-    """The folder's script on real images of several sizes, single and in batches, against the Detector."""
+    """The folder's script matches the Detector on real images of several sizes, one by one and in batches."""
     onnx_packages()
     call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", "--int8", "--platforms", "cpu")
     facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
@@ -80,9 +80,9 @@ def model_of(path):
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 @pytest.mark.parametrize("skip", [False, True])
 def test_every_variant(name, skip):
-    """Micro models with each variant's structure; a canvas of 3 images of different sizes.
+    """Tests micro models with each variant's structure on a canvas with 3 images of different sizes.
 
-    With `skip_equal_count`, one image has the same number of patches as the table, with another shape.
+    With `skip_equal_count`, one image has the same number of patches as the position table, but another shape.
     """
     onnx_packages()
     whole = VARIANTS[name]
@@ -104,9 +104,9 @@ def test_every_variant(name, skip):
 
 
 def test_openvino():
-    """The same file in OpenVINO, float32, on a batch of two sizes."""
+    """OpenVINO computes the same outputs in float32, for a batch with images of two sizes."""
     onnx_packages()
-    openvino = pytest.importorskip("openvino", reason="openvino is absent")
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
     content = build(TINY, random_params(TINY)).SerializeToString()
     grid, size = np.array([[6, 4], [3, 7]], np.int32), np.array([[640, 480], [30, 70]], np.float32)
     canvas = np.random.default_rng(1).integers(0, 256, (2, 48, 56, 3), np.uint8)
@@ -124,7 +124,7 @@ def build(config, params):
     return build_model(config, params)
 
 
-def test_onnx_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+def test_does_not_write_inexact_programs(checkpoint, tmp_path, monkeypatch):
     onnx_packages()
     options = ["--checkpoint", checkpoint, "--out", tmp_path / "e", "--int8"]
     with pytest.raises(InputError, match="--onnx"):

@@ -1,4 +1,4 @@
-"""Exported programs: run without our code, on real images, against the Detector."""
+"""Compares exported programs with the Detector on real images, also in a process without this package."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from yolos_jax.images.sequence import Geometry, most_patches, resized_size, roun
 from yolos_jax.tools.exporting import stablehlo as export
 from yolos_jax.tools.exporting.run_detector import ExportedDetector, Unusable, open_upright, target_size
 
-# Runs a script as on a machine without our package and its own requirements.
+# Runs a script as on a machine without this package, flax, orbax and safetensors.
 WITHOUT_US = """
 import runpy, sys
 sys.modules.update(dict.fromkeys(("yolos_jax", "flax", "orbax", "safetensors")))
@@ -67,7 +67,7 @@ def assert_same(found, detections):
         assert off.max(initial=0.0) <= 1e-5
 
 
-def test_a_fresh_process_without_our_code(exported, detector, images, tmp_path):
+def test_runs_without_this_package(exported, detector, images, tmp_path):
     """The folder is moved first, because its files must not contain its path."""
     folder = shutil.copytree(exported, tmp_path / "moved")
     done = run("-I", "-c", WITHOUT_US, folder / "run_detector.py", *images, "--threshold", "0", cwd=tmp_path)
@@ -81,7 +81,7 @@ def test_a_fresh_process_without_our_code(exported, detector, images, tmp_path):
 
 
 def test_bit_equal_for_equal_shapes(checkpoint, detector, images, tmp_path, monkeypatch):
-    """A program with the patches of the Detector's bucket, with the same batch size, on the same device."""
+    """With the Detector's bucket and batch size, a program computes bit-identical results on the same device."""
     size = resized_size(*open_rgb(images[0]).size, SHORT, LONG, CONFIG.patch_size)
     patches = rounded_tokens(size[0] * size[1] // CONFIG.patch_size**2)
     call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--patches", patches)
@@ -92,7 +92,7 @@ def test_bit_equal_for_equal_shapes(checkpoint, detector, images, tmp_path, monk
 
 
 def batch_of(images, patches, fill):
-    """Images as inputs of a program, with padding of the given value."""
+    """Packs images as inputs of a program, padded with the given value."""
     array = np.full((len(images), patches, CONFIG.patch_values), fill, np.uint8)
     grid, size = np.zeros((len(images), 2), np.int32), np.zeros((len(images), 2), np.float32)
     p = CONFIG.patch_size
@@ -107,7 +107,7 @@ def batch_of(images, patches, fill):
 
 
 def test_any_batch_with_any_padding(exported, detector, images):
-    """One file for 1 and 6 images of different sizes; all outputs agree with the Detector's."""
+    """One program accepts 1 and 6 images of different sizes; all outputs match those of the Detector."""
     facts = json.loads((exported / "export.json").read_text())
     loaded = jax_export.deserialize((exported / facts["programs"][0]["file"]).read_bytes())
     with np.load(exported / "parameters.npz") as arrays:
@@ -129,7 +129,7 @@ def test_any_batch_with_any_padding(exported, detector, images):
         np.testing.assert_allclose(out["scores"], (p / p.sum(-1, keepdims=True))[..., :-1].max(-1), atol=1e-5)
 
 
-def test_several_programs_of_a_fixed_batch(checkpoint, detector, images, tmp_path, monkeypatch, capsys):
+def test_several_programs_with_a_fixed_batch_size(checkpoint, detector, images, tmp_path, monkeypatch, capsys):
     out = tmp_path / "e"
     options = ["--image-size", 64, 80, "--patches", 96, 80, "--batch-size", 4, "--platforms", "cpu"]
     call(monkeypatch, "--checkpoint", checkpoint, "--out", out, *options)
@@ -143,11 +143,11 @@ def test_several_programs_of_a_fixed_batch(checkpoint, detector, images, tmp_pat
     assert_same(loaded(images, 0.0), everything)
     middle = float(np.median([d.scores for d in everything]))
     assert_same(loaded(images, middle), detector(images, middle))
-    with pytest.raises(Unusable, match="of 104 patches has no program; .*--patches"):
+    with pytest.raises(Unusable, match="no program for an image of 104 patches; .*--patches"):
         loaded([Image.new("RGB", (106, 64))])
 
 
-def test_the_description_matches_the_programs(exported):
+def test_description_matches_the_programs(exported):
     facts = json.loads((exported / "export.json").read_text())
     for entry in facts["programs"]:
         loaded = jax_export.deserialize((exported / entry["file"]).read_bytes())
@@ -177,7 +177,7 @@ def outputs_in(facts, outputs):
     return [outputs[name] for name in facts["outputs"]]
 
 
-def test_huggingface_folders_and_own_sizes(tmp_path, monkeypatch):
+def test_huggingface_folder_with_other_sizes(tmp_path, monkeypatch):
     folder = huggingface_folder(tmp_path / "hf")
     call(monkeypatch, "--checkpoint", folder, "--out", tmp_path / "e", "--short-side", 40, "--max-side", 50)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
@@ -188,7 +188,7 @@ def test_huggingface_folders_and_own_sizes(tmp_path, monkeypatch):
 @given(
     st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 900), st.integers(16, 1400), st.sampled_from([8, 16])
 )
-def test_images_are_resized_like_ours(width, height, short_side, max_side, patch):
+def test_resizes_like_the_package(width, height, short_side, max_side, patch):
     geometry = Geometry.of(short_side, max_side, patch, 200)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, patch) == size
@@ -197,8 +197,8 @@ def test_images_are_resized_like_ours(width, height, short_side, max_side, patch
 
 @pytest.mark.parametrize("width, height", [(786, 1592), (1592, 786), (1, 5000), (3000, 1), (640, 480), (800, 1333)])
 @pytest.mark.parametrize("short_side, max_side", [(79, 159), (800, 1333), (512, 853), (800, 600)])
-def test_extreme_images_are_resized_like_ours(width, height, short_side, max_side):
-    """For 786 x 1592 at 79 and 159, rounding gives the long side one patch more than fits into 159 pixels."""
+def test_resizes_extreme_images_like_the_package(width, height, short_side, max_side):
+    """For 786 x 1592 at 79 and 159, rounding makes the long side one patch longer than 159 pixels allow."""
     geometry = Geometry.of(short_side, max_side, 16, 100)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, 16) == size
@@ -206,11 +206,11 @@ def test_extreme_images_are_resized_like_ours(width, height, short_side, max_sid
 
 
 @pytest.mark.parametrize("short_side, max_side, most", [(800, 1333, 50 * 83), (512, 853, 32 * 53), (79, 159, 4 * 10)])
-def test_the_largest_image(short_side, max_side, most):
+def test_most_patches(short_side, max_side, most):
     assert most_patches(short_side, max_side) == most
 
 
-def test_images_are_turned_upright(tmp_path):
+def test_applies_the_exif_orientation(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -25,7 +25,7 @@ def outside():
 @pytest.fixture(scope="package")
 def served(tmp_path_factory, outside):
     if BROWSER is None:
-        pytest.skip("there is no chromium (make test-page installs it; CHROMIUM names another one)")
+        pytest.skip("chromium is not installed (make test-page installs it; CHROMIUM sets its name or path)")
     page = Served(tmp_path_factory.mktemp("page"))
     yield page
     page.blocks.close()
@@ -33,7 +33,7 @@ def served(tmp_path_factory, outside):
 
 @pytest.fixture(scope="package")
 def window(served):
-    """(an open page, requests to other hosts)"""
+    """Yields an open page, and the requests to other hosts."""
     from playwright.sync_api import sync_playwright
 
     SHOTS.mkdir(parents=True, exist_ok=True)

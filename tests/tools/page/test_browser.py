@@ -1,4 +1,4 @@
-"""The page in a headless browser. Screenshots go to YOLOS_SCREENSHOTS, or the temp folder."""
+"""Tests of the page in a headless browser. Screenshots are saved to YOLOS_SCREENSHOTS or the temporary folder."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytest.importorskip("gradio", reason="the page's packages are not installed (mak
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test-page)")
 
 
-def test_the_page_opens_with_its_first_image_in_the_last_layer(served, window):
+def test_initial_page(served, window):
     page, _ = window
     wait_for(page, lambda: says(page, "0.png: 6 objects"), "the first image")
     assert page.input_value("#layer input[type=number]") == "2"
@@ -29,7 +29,7 @@ def test_the_page_opens_with_its_first_image_in_the_last_layer(served, window):
         page.set_viewport_size({"width": 1300, "height": 1500})
 
 
-def test_the_table_and_its_downloads(served, window):
+def test_table_and_downloads(served, window):
     page, _ = window
     wait_for(page, lambda: page.query_selector("#heads img") is not None, "an image")
     look = served.look
@@ -55,17 +55,17 @@ def test_the_table_and_its_downloads(served, window):
     assert got.value.suggested_filename == "0-boxes.png"
     assert shows(page, "boxes", np.asarray(Image.open(got.value.path()).convert("RGB"), np.float32))
     page.click("#table [data-testid=cell-5-1]")
-    wait_for(page, lambda: says(page, f"Token {order[-1]} is chosen."), "the row that was clicked")
+    wait_for(page, lambda: says(page, f"Token {order[-1]} is chosen."), "the token of the clicked row")
 
 
 def test_upload_click_layer_and_head(served, window):
-    """One visit: each part shows the results of the functions behind it for the chosen state."""
+    """During a visit, each component shows the output of its drawing function for the current state."""
     from yolos_jax.tools.page.drawings import all_heads, with_boxes
     from yolos_jax.tools.page.viewer import token_at
 
     page, _ = window
     upload(page, "fruit.png", png(picture()))
-    wait_for(page, lambda: says(page, "fruit.png: 6 objects with a score of at least 0.50"), "what was found")
+    wait_for(page, lambda: says(page, "fruit.png: 6 objects with a score of at least 0.50"), "the detections")
     want = np.asarray(with_boxes(served.look, 0.5), np.float32)
     assert want.shape == (320, 480, 3)
     wait_for(page, lambda: shows(page, "boxes", want), "boxes")
@@ -73,11 +73,11 @@ def test_upload_click_layer_and_head(served, window):
     wait_for(page, lambda: shows(page, "attention", attention(served, best, 2, None)), "attention of the best token")
     page.screenshot(path=SHOTS / "1-uploaded.png", full_page=True)
 
-    # A click at a point whose smallest box belongs to another token
+    # Click a point whose smallest box belongs to another token
     points = [(x, y) for x in range(2, 96, 4) for y in range(2, 64, 4)]
     point, token = next((p, t) for p in points if (t := token_at(served.look, *p, 0.5)) is not None and t != best)
     click(page, "boxes", point, served.look.image.size)
-    wait_for(page, lambda: says(page, f"Token {token} is chosen."), "the token of the box that was clicked")
+    wait_for(page, lambda: says(page, f"Token {token} is chosen."), "the token of the clicked box")
     seen = [attention(served, token, 2, None)]
     wait_for(page, lambda: shows(page, "attention", seen[0]), "its attention")
     facts = page.inner_text("#facts")
@@ -96,9 +96,9 @@ def test_upload_click_layer_and_head(served, window):
         wait_for(page, lambda: shows(page, "attention", seen[-1]), f"head {head}")
     page.click("#smooth input")
     seen.append(attention(served, token, 2, 1, smooth=False))
-    wait_for(page, lambda: shows(page, "attention", seen[-1]), "patch by patch")
+    wait_for(page, lambda: shows(page, "attention", seen[-1]), "attention without interpolation")
     page.screenshot(path=SHOTS / "2-clicked.png", full_page=True)
-    for i, one in enumerate(seen):  # a visitor can distinguish them
+    for i, one in enumerate(seen):  # the images differ visibly
         assert all(np.abs(one - other).mean() > 3 for other in seen[:i])
     assert shows(page, "heads", np.asarray(all_heads(served.look, token, 2, False), np.float32))
 
@@ -108,10 +108,10 @@ def test_upload_click_layer_and_head(served, window):
     none = np.asarray(with_boxes(served.look, 0.99), np.float32)
     wait_for(page, lambda: shows(page, "boxes", none), "the image without boxes")  # an earlier click would be lost
     click(page, "boxes", point, served.look.image.size)
-    wait_for(page, lambda: says(page, "There is no box here."), "no box under the click")
+    wait_for(page, lambda: says(page, "There is no box here."), "the message that there is no box")
 
 
-def test_images_of_the_data_set_and_another_checkpoint(served, window):
+def test_gallery_and_second_checkpoint(served, window):
     page, _ = window
     page.fill("#threshold input[type=number]", "0.5")
     page.press("#threshold input[type=number]", "Tab")
@@ -122,11 +122,11 @@ def test_images_of_the_data_set_and_another_checkpoint(served, window):
     choose(page, "checkpoint", served.viewer.names[1])
     wait_for(page, lambda: served.look is not first, "the other checkpoint")
     assert np.abs(served.look.boxes - first.boxes).max() > 0.1
-    wait_for(page, lambda: "over the data set" not in page.inner_text("#facts"), "no table for this checkpoint")
+    wait_for(page, lambda: "over the data set" not in page.inner_text("#facts"), "a token without statistics")
     page.screenshot(path=SHOTS / "3-chosen.png", full_page=True)
 
 
-def test_a_second_checkpoint_beside_the_first(served, window):
+def test_checkpoint_comparison(served, window):
     from yolos_jax.tools.page.drawings import with_boxes
 
     page, _ = window
@@ -135,17 +135,17 @@ def test_a_second_checkpoint_beside_the_first(served, window):
     first = served.look
     choose(page, "other", served.viewer.names[1])
     name = served.viewer.names[1]
-    # The first checkpoint may be looked at once more before the other one is.
+    # The first checkpoint may run once more before the second one.
     wait_for(page, lambda: page.is_visible("#comparison") and name in page.inner_text("#comparison"), "the other one")
     want = np.asarray(with_boxes(served.look, 0.5), np.float32)
     wait_for(page, lambda: shows(page, "other_boxes", want), "its boxes")
     assert shows(page, "boxes", np.asarray(with_boxes(first, 0.5), np.float32))
     page.screenshot(path=SHOTS / "6-compared.png", full_page=True)
     choose(page, "other", "nothing")
-    wait_for(page, lambda: not page.is_visible("#other_boxes"), "nothing to compare with")
+    wait_for(page, lambda: not page.is_visible("#other_boxes"), "the end of the comparison")
 
 
-def test_several_images_and_a_video(served, window, tmp_path):
+def test_upload_of_images_and_a_video(served, window, tmp_path):
     av = pytest.importorskip("av")
     page, _ = window
     path = tmp_path / "film.mp4"
@@ -159,7 +159,7 @@ def test_several_images_and_a_video(served, window, tmp_path):
     (tmp_path / "pear.png").write_bytes(png(picture(5)))
     (tmp_path / "letter.png").write_bytes(b"Dear Sir or Madam")
     page.set_input_files("#file input[type=file]", [tmp_path / "pear.png", tmp_path / "letter.png", path])
-    wait_for(page, lambda: says(page, "1 of 3 cannot be read. pear.png: "), "the first of several")
+    wait_for(page, lambda: says(page, "1 of 3 files cannot be read. pear.png: "), "the first of several")
     # Every second of 30 frames, after the image; at most 48 are kept
     wait_for(page, lambda: len(page.query_selector_all("#gallery img")) == before + 16, "an image and 15 frames")
     page.click("#gallery button:has(img) >> nth=11")

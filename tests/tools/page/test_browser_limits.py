@@ -1,4 +1,4 @@
-"""Requests that the page refuses, and that it contacts no other hosts."""
+"""Checks that the page rejects invalid uploads and contacts no other hosts."""
 
 import urllib.error
 import urllib.request
@@ -21,7 +21,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed (
         ("bomb.png", None, "at most 40 million"),
     ],
 )
-def test_files_that_are_not_images_give_a_message(served, window, name, content, words):
+def test_invalid_images_show_a_message(served, window, name, content, words):
     page, _ = window
     if content is None:
         content = png(Image.new("L", (8000, 6000)))
@@ -31,16 +31,16 @@ def test_files_that_are_not_images_give_a_message(served, window, name, content,
     page.screenshot(path=SHOTS / f"4-{name}", full_page=True)
 
 
-def test_an_upload_that_is_too_large_gives_a_message(window):
+def test_large_upload_shows_a_message(window):
     page, _ = window
     upload(page, "large.png", bytes(2 * 2**20))
-    wait_for(page, lambda: "exceed the maximum allowed size" in page.inner_text("body"), "that the file is too large")
+    wait_for(page, lambda: "exceed the maximum allowed size" in page.inner_text("body"), "the message about the size")
     page.wait_for_timeout(500)  # it fades in
     page.screenshot(path=SHOTS / "5-large.png")
 
 
-def test_uploads_by_hand_are_limited(served, window):
-    """Requests without the page's form are refused by the server."""
+def test_limits_direct_uploads(served, window):
+    """The server also rejects requests that bypass the page's form."""
 
     def post(size, count=1):
         part = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n" + bytes(size) + b"\r\n"
@@ -52,7 +52,7 @@ def test_uploads_by_hand_are_limited(served, window):
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
-        except (ConnectionError, urllib.error.URLError):  # closed before everything was sent
+        except (ConnectionError, urllib.error.URLError):  # the server closed the connection early
             return 413
 
     assert post(1000) == 200
@@ -60,7 +60,7 @@ def test_uploads_by_hand_are_limited(served, window):
     assert 429 in [post(10) for _ in range(70)]
 
 
-def test_the_page_contacts_no_other_host(served, window, outside):
+def test_contacts_no_other_host(served, window, outside):
     """Neither the browser nor the server contacted other hosts; the server listens only on loopback."""
     _, elsewhere = window
     assert elsewhere == [] and outside == []
@@ -72,7 +72,7 @@ def test_the_page_contacts_no_other_host(served, window, outside):
     assert "fonts.googleapis" not in text and 'src="http' not in text
 
 
-def test_a_port_that_is_taken(served, window):
+def test_port_in_use(served, window):
     from yolos_jax.errors import InputError
     from yolos_jax.tools.page.gradio_page import build_page, serve
 

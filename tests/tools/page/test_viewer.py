@@ -1,4 +1,4 @@
-"""The code behind the page, without gradio, a browser or a model."""
+"""Tests of the page's code without Gradio, a browser or a model."""
 
 import socket
 import sys
@@ -20,7 +20,7 @@ from yolos_jax.tools.page.viewer import AttentionViewer, choices, read_statistic
 
 @pytest.fixture(scope="module")
 def look():
-    """Three tokens on an image of 64x48 pixels, cut into 2 x 3 patches; two layers, two heads."""
+    """Three tokens on an image of 64x48 pixels, with 2 x 3 patches; two layers, two heads."""
     rng = np.random.default_rng(0)
     weights = rng.random((2, 2, 3, 1 + 3 + 6)).astype(np.float32)
     weights /= weights.sum(-1, keepdims=True)
@@ -30,14 +30,14 @@ def look():
     return Seen(Image.new("RGB", (64, 48), (200, 100, 0)), (2, 3), scores, labels, names, boxes, (0, 1), weights)
 
 
-def test_the_smallest_box_around_a_click(look):
+def test_click_selects_the_smallest_box(look):
     assert token_at(look, 15, 15, 0.5) == 1 and token_at(look, 5, 5, 0.5) == 0
     assert token_at(look, 45, 42, 0.5) is None and token_at(look, 45, 42, 0.3) == 2
     assert token_at(look, 63, 1, 0.0) is None
     assert choices(look) == [("#1 dog 0.90", 1), ("#0 cat 0.60", 0), ("#2 dog 0.30", 2)]
 
 
-def test_files_that_are_not_shown_are_counted_by_their_reason(tmp_path, monkeypatch):
+def test_counts_unreadable_and_excess_files(tmp_path, monkeypatch):
     monkeypatch.setattr(viewer, "SHOWN", 3)
     paths = [tmp_path / f"{i}.png" for i in range(7)]
     for path in paths:
@@ -49,7 +49,7 @@ def test_files_that_are_not_shown_are_counted_by_their_reason(tmp_path, monkeypa
     assert viewer.thumbnails(paths[:4])[1:] == (1, 0)
 
 
-def test_shown_images_are_neither_tiny_nor_huge(look):
+def test_display_size(look):
     assert enlarged(look.image)[0].size == (512, 384) and enlarged(look.image)[1] == 8
     large, factor = enlarged(Image.new("RGB", (4000, 1000)))
     assert large.size == (1280, 320) and factor == 0.32
@@ -57,7 +57,7 @@ def test_shown_images_are_neither_tiny_nor_huge(look):
     assert drawn.size == (512, 384) and drawn.getextrema() == ((200, 200), (100, 100), (0, 0))
 
 
-def test_the_overlay_is_brightest_where_attention_is(look):
+def test_overlay_brightness(look):
     weights = np.array([[0, 0.1, 0], [0, 0, 0.4]], np.float32)
     pixels = np.asarray(attention_overlay(look, weights, 1, smooth=False).convert("L"), int)
     inside = [[pixels[y * 192 + 170, x * 170 + 160] for x in range(3)] for y in range(2)]  # outside the box
@@ -66,14 +66,14 @@ def test_the_overlay_is_brightest_where_attention_is(look):
     assert len(np.unique(smooth)) > 3 * len(np.unique(pixels))
 
 
-def test_facts_of_a_token(look):
+def test_token_summary(look):
     text = token_summary(look, 2, 1, {"mean score": "0.25"})
     share = look.attention[1, :, 2, 4:].sum(-1).mean()
     assert "Token #2 dog 0.30" in text and "12, 12 to 50, 45" in text and "mean score 0.25" in text
     assert f"{share:.0%} of its attention" in text
 
 
-def test_statistics_of_tokens(tmp_path):
+def test_read_statistics(tmp_path):
     path = tmp_path / "tokens.csv"
     path.write_text("token,x,kind\n3,0.123456,small\n0,2,large\n")
     assert read_statistics(path) == {3: {"x": "0.123", "kind": "small"}, 0: {"x": "2", "kind": "large"}}
@@ -85,12 +85,12 @@ def test_statistics_of_tokens(tmp_path):
         read_statistics(tmp_path / "gone.csv")
 
 
-def test_the_cache_is_limited(look, monkeypatch):
+def test_cache_limits(look, monkeypatch):
     viewing = AttentionViewer(["a", "b"])
     keys = [viewing.keep("a", look) for _ in range(40)]
     with pytest.raises(InputError, match="no longer cached"):
         viewing.seen(keys[7])
-    assert viewing.seen(keys[8]) is look  # which makes it the newest
+    assert viewing.seen(keys[8]) is look  # reading makes it the newest
     monkeypatch.setattr(viewer, "KEPT_BYTES", 3 * look.attention.nbytes)
     keys = [keys[8], *(viewing.keep("b", look) for _ in range(3))]
     with pytest.raises(InputError, match="no longer cached"):
@@ -109,7 +109,7 @@ def test_the_cache_is_limited(look, monkeypatch):
         ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
     ],
 )
-def test_invalid_flags_of_the_program(monkeypatch, capsys, flags, words):
+def test_invalid_flags(monkeypatch, capsys, flags, words):
     for name in QUIET:
         monkeypatch.setenv(name, "")  # restored at the end
     monkeypatch.setitem(sys.modules, "gradio", None)
@@ -120,7 +120,7 @@ def test_invalid_flags_of_the_program(monkeypatch, capsys, flags, words):
     assert end.value.code == 2 and words in said and said.count("\n") == 1
 
 
-def test_mistakes(tmp_path, monkeypatch):
+def test_errors(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="at least one checkpoint"):
         AttentionViewer([])
     with pytest.raises(InputError, match="no checkpoint 'b'"):
@@ -139,13 +139,15 @@ def test_mistakes(tmp_path, monkeypatch):
     assert host_of_a_space() == "0.0.0.0"
 
 
-def test_invalid_hosts_and_ports_are_reported_before_anything_loads(monkeypatch):
+def test_invalid_hosts_and_ports(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*choose another --port"):
             check_free_port("127.0.0.1", port)
     check_free_port("127.0.0.1", port)  # the port is free again
-    with pytest.raises(InputError, match=r"--host 192.0.2.1 is not an address of this machine"):  # for documentation
+    with pytest.raises(
+        InputError, match=r"--host 192.0.2.1 is not an address of this machine"
+    ):  # reserved for documentation
         check_free_port("192.0.2.1", port)
 
     def unknown(*_, **__):
@@ -156,12 +158,12 @@ def test_invalid_hosts_and_ports_are_reported_before_anything_loads(monkeypatch)
         check_free_port("nowhere", port)
 
 
-def test_a_missing_second_checkpoint(tmp_path, monkeypatch):
-    """Previously, it was reported only when chosen on the page."""
+def test_missing_second_checkpoint(tmp_path, monkeypatch):
+    """It is reported before any checkpoint is loaded."""
     checkpoint_in(tmp_path / "a")
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(gradio_page, "load_gradio", lambda: None)
-    monkeypatch.setattr(Detector, "load", lambda *_: pytest.fail("nothing is loaded"))
+    monkeypatch.setattr(Detector, "load", lambda *_: pytest.fail("a checkpoint was loaded"))
     for name, words in (("gone", "gone does not exist"), ("empty", "empty contains no checkpoint")):
         with pytest.raises(InputError, match=words):
             page_of([str(tmp_path / "a"), str(tmp_path / name)], cache="off")

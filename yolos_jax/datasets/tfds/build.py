@@ -162,7 +162,7 @@ def _record(image: dict[str, Any], data: bytes, objects: list[dict[str, Any]]) -
 
 
 def _objects(image: dict[str, Any], annotations: list[dict[str, Any]], names: dict[int, str]) -> tuple[list, int]:
-    """Returns an image's objects in TFDS format, and the number of clipped boxes; TFDS coordinates are between 0 and 1."""
+    """Returns an image's objects in TFDS format (coordinates from 0 to 1), and the number of clipped boxes."""
     sides = (image["height"], image["width"]) * 2
     out = []
     clipped = 0

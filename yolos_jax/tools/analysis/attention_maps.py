@@ -24,11 +24,11 @@ from yolos_jax.model.yolos import Yolos, abstract
 class BatchLook(NamedTuple):
     """Attention in a batch. The T tokens are CLS, the Q DET tokens, patches row by row, and padding (weight 0)."""
 
-    scores: jax.Array  # float32 [B, Q], of each DET token's best class; these three are as from `postprocess`
+    scores: jax.Array  # float32 [B, Q], of each DET token's best class; the first three are from `postprocess`
     labels: jax.Array  # int32 [B, Q]
     boxes: jax.Array  # float32 [B, Q, 4], absolute xyxy
     attention: jax.Array  # float32 [layers, B, heads, Q, T]; each row sums to 1
-    rollout: jax.Array | None  # float32 [B, Q, T], each row sums to 1; if requested
+    rollout: jax.Array | None  # float32 [B, Q, T], each row sums to 1; None unless requested
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Seen:
     The attended tokens are CLS, the Q DET tokens, then the image's `h * w` patches row by row.
     """
 
-    image: Image.Image  # RGB, upright, in its original size
+    image: Image.Image  # RGB, upright, at its original size
     grid: tuple[int, int]  # (h, w), patches
     scores: np.ndarray  # float32 [Q], probability of the label
     labels: np.ndarray  # int32 [Q], the model's labels; index of its logits
-    names: list[str]  # of the labels; the number as text where the checkpoint has no name
+    names: list[str]  # class names of the labels; the number as text if the checkpoint has no name
     boxes: np.ndarray  # float32 [Q, 4], absolute xyxy in the image's pixels
     layers: tuple[int, ...]  # blocks of `attention`, counted from 0
     attention: np.ndarray  # float32 [layers, heads, Q, 1 + Q + h * w]; each row sums to 1
@@ -71,25 +71,25 @@ class Seen:
 def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
-        The values of a token are probabilities; the remainder up to 1 is its attention to the CLS and DET tokens. For
-    `detector`, `image` and errors see `look_at`; `layer` is the block, counted from 0, or negative from the last.
+    The values of a token sum to less than 1; the rest is its attention to the CLS and DET tokens. For `detector`,
+    `image` and errors see `look_at`; `layer` is the block, counted from 0, or negative from the last.
     """
     return look_at(detector, image, (layer,)).maps()
 
 
 def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
-    """Runs the detector on an image and returns the attention of every DET token. Compiled once per bucket of sizes.
+    """Runs the detector on an image and returns the attention of every DET token. It compiles once per bucket.
 
     Args:
-      detector: the detector; its network and image sizes are used.
+      detector: provides the network and the size to which images are resized.
       image: any input of a `Detector`.
       layers: blocks whose attention is returned, counted from 0, or negative from the last; may be empty.
-      rollout: also attention rollout over all blocks (arXiv 2005.00928): the product over the blocks of half the mean
-        attention of the heads plus half the identity.
+      rollout: whether to also compute attention rollout over all blocks (arXiv 2005.00928): the product over the
+        blocks of half the heads' mean attention plus half the identity.
 
     Raises:
       UnreadableImage: the image cannot be read.
-      InputError: there is no such block.
+      InputError: a block does not exist.
     """
     config = detector.config
     layers = tuple(block_of(layer, config.depth) for layer in layers)
@@ -110,7 +110,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
 
 
 def block_of(layer: int, depth: int) -> int:
-    """A block's number counted from 0; negative ones count from the last. `InputError` if it does not exist."""
+    """A block's number counted from 0; negative ones count from the last. Raises `InputError` if it does not exist."""
     if not -depth <= layer < depth:
         raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0 (-1 is the last).")
     return layer % depth
@@ -126,7 +126,7 @@ def look_at_batch(
     No array of all token pairs is stored: only the weights of the DET tokens, and for rollout the input of each block,
     `[depth, B, T, D]`.
     """
-    with jax.default_matmul_precision("float32"):  # GPUs would use TF32
+    with jax.default_matmul_precision("float32"):  # GPUs would use TF32 by default
         network = nnx.merge(abstract(config, compute)[0], nnx.State(params))
         out = network(patches, grid, layers, (lambda block, x, det, length: x) if rollout else None)
         passed = _rollout(network, out.seen, jnp.asarray(grid).prod(1)) if rollout else None
@@ -134,7 +134,7 @@ def look_at_batch(
 
 
 def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
-    """float32 `[B, Q, T]` from the input of each block, `[depth, B, T, D]`.
+    """Computes the rollout, float32 `[B, Q, T]`, from the input of each block, `[depth, B, T, D]`.
 
     The DET rows of the product of the blocks' matrices, computed from the last block backwards: the rows are multiplied
     by one matrix after another, so that no product of two matrices is needed.
@@ -153,12 +153,12 @@ def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
 
 
 def _through(block: Block, x: jax.Array, rows: jax.Array, length: jax.Array, at_once: int) -> jax.Array:
-    """Rows `[B, Q, T]` times half the identity plus half the heads' mean attention, for a few queries at a time."""
+    """Multiplies rows `[B, Q, T]` by half the identity plus half the heads' mean attention, in blocks of queries."""
     q, k = block.attn.queries_and_keys(block.norm1(x))
     batch, queries, tokens = rows.shape
     count = -(-tokens // at_once)
 
-    def parts(a: jax.Array, axis: int) -> jax.Array:  # the tokens of an axis in blocks, which become the first axis
+    def parts(a: jax.Array, axis: int) -> jax.Array:  # splits an axis into blocks, along a new first axis
         pad = [(0, 0)] * a.ndim
         pad[axis] = (0, count * at_once - tokens)
         a = jnp.pad(a, pad)

@@ -7,15 +7,15 @@ import numpy as np
 
 from yolos_jax.tools.analysis.matched_images import MatchedImage
 
-BINS = 20  # of equal width
+BINS = 20  # number of bins, of equal width
 
 
 class Calibration(NamedTuple):
     """Detections by score, `B` bins from 0 to 1; a bin includes its lower edge, and the last one also 1."""
 
     edges: np.ndarray  # float64 [B + 1]
-    right: np.ndarray  # int64 [B], detections that found an object of their category at IoU 0.5
-    wrong: np.ndarray  # int64 [B]
+    right: np.ndarray  # int64 [B], detections matched to an object of their category at IoU 0.5
+    wrong: np.ndarray  # int64 [B], all other detections
     mean_score: np.ndarray  # float64 [B]; NaN for an empty bin
 
     @property
@@ -25,10 +25,10 @@ class Calibration(NamedTuple):
             return self.right / (self.right + self.wrong)
 
     def ece(self, least: float = 0.0) -> float:
-        """Expected calibration error: the mean difference between score and precision, weighted by detections, 0..1.
+        """Expected calibration error: the mean absolute difference between score and precision, weighted by detections.
 
         Args:
-          least: use only bins from this score up; NaN if they are empty.
+          least: only bins from this score up are used; the result is NaN if they are all empty.
         """
         used = (self.edges[:-1] >= least - 1e-9) & (self.right + self.wrong > 0)
         if not used.any():
@@ -38,7 +38,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(images: Iterable[MatchedImage], bins: int = BINS) -> Calibration:
-    """The distribution of correct and wrong detections over the scores; those matched to a crowd are ignored."""
+    """Counts correct and wrong detections by score; detections matched to a crowd are ignored."""
     right, wrong, sums = (np.zeros(bins) for _ in range(3))
     for image in images:
         counted = ~image.ignored

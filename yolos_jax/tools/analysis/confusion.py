@@ -10,7 +10,7 @@ from yolos_jax.tools.analysis.matched_images import FOREGROUND, MatchedImage
 def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold: float = 0.5) -> np.ndarray:
     """int64 `[K + 1, K + 1]`: how many objects of each category (row) were detected as each category (column).
 
-    Detections and objects are paired regardless of category, by decreasing IoU, down to 0.5. The last column holds
+    Detections and objects are paired regardless of category, by decreasing IoU, down to 0.5. The last column counts
     undetected objects, the last row detections of background. Unpaired detections in a crowd of their category are
     ignored.
 
@@ -38,7 +38,7 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
 
 
 def paired(overlaps: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, columns) of the pairs of `[n, m]` overlaps, each row and column at most once, largest first.
+    """Pairs rows and columns of `[n, m]` overlaps, each at most once, largest first; returns (rows, columns).
 
     Among equal overlaps, pairs of the same category come first.
     """

@@ -1,8 +1,9 @@
-"""Do similar DET tokens predict nearby boxes? The paper's quantitative study (section 4.4), in all interpretations.
+"""The paper's study of whether similar DET tokens predict nearby boxes (section 4.4).
 
-For every image, over all pairs of DET tokens: the Pearson correlation of the tokens' cosine similarity with the
-distance between their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of their classifier
-features (-0.07). The paper does not specify which tokens, distances and classifier features it uses.
+For every image and over all pairs of DET tokens, computes the Pearson correlation of the tokens' cosine similarity with
+the distance between their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of their
+classifier features (-0.07). The paper does not specify which tokens, distances and classifier features it uses, so this
+module computes the correlations for several choices of each.
 """
 
 from typing import Any, NamedTuple
@@ -19,28 +20,28 @@ from yolos_jax.model.config import YolosConfig
 
 PAPER = {"centres": -0.80, "classifier": -0.07}
 AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
-BINS = 100  # bins of each axis of the scatter figures
-SCATTERED = 0, 2  # quantities of the scatter figures, by index in AGAINST
-SPANS = (0, 2**0.5), (-1, 1)  # ranges of the two; that of distances ends at the diagonal
+BINS = 100  # number of bins per axis of the scatter figures
+SCATTERED = 0, 2  # indices in AGAINST of the quantities in the scatter figures
+SPANS = (0, 2**0.5), (-1, 1)  # ranges of these quantities; the diagonal is the largest distance
 
 
 def readings_of(depth: int) -> list[str]:
-    """Names of the compared tokens, in the order of `tokens_of`."""
+    """Names of the compared versions of the tokens, in the order of `Observed.tokens`."""
     blocks = [f"after block {block}" for block in range(depth)]
     return ["learned", "learned, with position", *blocks, "after the last norm"]
 
 
 class Observed(NamedTuple):
-    """The values of one image."""
+    """The network's values for one image."""
 
-    tokens: np.ndarray  # float32 [readings, Q, D]
+    tokens: np.ndarray  # float32 [readings, Q, D], in the order of `readings_of`
     hidden: np.ndarray  # float32 [Q, D], input of the classifier's last layer
     logits: np.ndarray  # float32 [Q, K + 1]
     boxes: np.ndarray  # float32 [Q, 4], cxcywh as fractions of the sides
 
 
 def observe(graph: Any, params: dict, patches: jax.Array, grid: jax.Array) -> tuple[jax.Array, ...]:
-    """`Observed` of a batch, each with a leading axis `[B]`."""
+    """The fields of `Observed` for a batch, each with a leading axis `[B]`."""
     network = nnx.merge(graph, nnx.State(params))
     out = network(patches, grid, look=lambda block, x, det, length: det.astype(jnp.float32))
     learned = network.det_tokens[...]
@@ -59,7 +60,7 @@ def cosines(x: np.ndarray) -> np.ndarray:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation along the last axis, `[..., P]` and `[..., P]`; nan where one of them is constant."""
+    """Pearson correlation of two arrays `[..., P]` along the last axis; NaN where one of them is constant."""
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     below = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,31 +68,31 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def compared(one: Observed, size: np.ndarray) -> np.ndarray:
-    """float64 `[4, P]`, the quantities in AGAINST, for an image of (width, height) pixels."""
+    """The quantities in AGAINST, float64 `[4, P]`, for an image of (width, height) pixels."""
     centres = one.boxes[:, :2]
     return np.stack([pdist(centres), pdist(centres * size), cosines(one.hidden), cosines(one.logits)])
 
 
 class Correlations:
-    """Accumulates the correlations of all images, `[readings, 4]`; memory does not grow with their number.
+    """Accumulates the correlations of all images, `[readings, 4]`, in constant memory.
 
     Args:
-      depth: of the model.
-      drawn: the reading of the scatter figures, by its index in `readings_of`.
+      depth: number of blocks of the model.
+      drawn: index in `readings_of` of the tokens in the scatter figures.
     """
 
     def __init__(self, depth: int, drawn: int = -1):
         self.readings, self._drawn = readings_of(depth), drawn
         shape = len(self.readings), len(AGAINST)
-        self.images = np.zeros(shape, np.int64)  # with a defined correlation
+        self.images = np.zeros(shape, np.int64)  # number of images with a defined correlation
         self._mean, self._squares = np.zeros(shape), np.zeros(shape)
         self._least, self._most = np.full(shape, np.inf), np.full(shape, -np.inf)
-        # Pairs by the tokens' cosine and by distance in fractions, or by the classifier's cosine (hidden layer).
+        # Number of pairs by the tokens' cosine and the distance in fractions, or the cosine of the hidden layer.
         self.scatter = np.zeros((2, BINS, BINS), np.int64)
 
     @property
     def shown(self) -> str:
-        """The reading of the scatter figures."""
+        """The name of the tokens in the scatter figures."""
         return self.readings[self._drawn]
 
     def add(self, one: Observed, size: np.ndarray) -> np.ndarray:
@@ -111,7 +112,7 @@ class Correlations:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each pair of a reading and a quantity; nan if no image has a correlation."""
+        """One row for each version of the tokens and each quantity; NaN if no image has a correlation."""
         spread = np.sqrt(self._squares / np.maximum(self.images, 1))
         numbers = {"mean": self._mean, "spread": spread, "least": self._least, "most": self._most}
         out = []
@@ -121,7 +122,7 @@ class Correlations:
         return out
 
     def scatter_rows(self) -> list[dict[str, Any]]:
-        """The values of the scatter figures: centres of the non-empty bins, and their number of pairs."""
+        """The values of the scatter figures: centres of the non-empty bins, and the number of pairs in each."""
         out = []
         for column, counts, (low, high) in zip(SCATTERED, self.scatter, SPANS):
             for i, j in zip(*np.nonzero(counts)):
@@ -132,10 +133,10 @@ class Correlations:
 
 
 def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
-    """The correlations of all images, and a message for each unreadable one.
+    """Computes the correlations of all images; also returns a message for each unreadable image.
 
-    `layer` is the block whose tokens the scatter figures show, counted from 0; by default those after the last norm.
-    `InputError` if the model has too few tokens.
+    `layer` is the block whose tokens the scatter figures show, counted from 0; by default, they show those after
+    the last norm. Raises `InputError` if the model has too few tokens.
     """
     config, source = evaluator.model, evaluator.source
     check_tokens(config)
@@ -150,6 +151,8 @@ def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = 
 
 
 def check_tokens(config: YolosConfig) -> None:
-    """`InputError` for a model with too few DET tokens for a correlation over their pairs."""
+    """Raises `InputError` if a model has too few DET tokens for a correlation over their pairs."""
     if config.det_tokens < 3:
-        raise InputError(f"the model has {config.det_tokens} DET tokens; a correlation over their pairs needs 3.")
+        raise InputError(
+            f"the model has {config.det_tokens} DET tokens; a correlation over their pairs needs at least 3."
+        )

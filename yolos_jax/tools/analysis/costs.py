@@ -25,9 +25,9 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
-IMAGES = 100  # the first images of the split, in the order of the annotation file
-NOTABLE = 0.02  # relative difference from the paper that is explained
-PARTS = "embedding", "linear", "attention", "heads"  # of `MultiplyAdds`
+IMAGES = 100  # number of images, the first ones in the annotation file
+NOTABLE = 0.02  # smallest relative difference from the paper to report
+PARTS = "embedding", "linear", "attention", "heads"  # names of the fields of `MultiplyAdds`
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
 PAPER = (
     ("ti", 256, 3.4, 114, 23.1), ("ti", 432, 11.7, 84, 28.6), ("ti", 512, 18.8, 60, 28.7), ("ti", 528, 20.7, 51, 30.0),
@@ -38,7 +38,7 @@ PAPER = (
 
 
 def first_sizes(annotations: Path) -> np.ndarray:
-    """int `[n, 2]`, (width, height) of the first images that an annotation file lists; `InputError` for none."""
+    """int `[n, 2]`, (width, height) of an annotation file's first images; raises `InputError` if it has none."""
     listed = read_annotations(annotations)["images"][:IMAGES]
     if not listed:
         raise InputError(f"{annotations} lists no images.")
@@ -46,7 +46,7 @@ def first_sizes(annotations: Path) -> np.ndarray:
 
 
 def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS)) -> list[dict[str, Any]]:
-    """The paper's rows of some variants over images of (width, height) `sizes`, JSON-ready; see `cost_row`."""
+    """Costs of the paper's models and their published values, for images of (width, height) `sizes`; see `cost_row`."""
     rows = []
     for name, short_side, paper, speed, ap in PAPER:
         if name in variants:
@@ -57,10 +57,10 @@ def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS))
 
 
 def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarray) -> dict[str, Any]:
-    """Parameters, and multiply-adds of an image: the mean over images of (width, height) `sizes`, JSON-ready.
+    """Parameters, and mean multiply-adds per image for images of (width, height) `sizes`, JSON-ready.
 
-    `multiply_adds_as_published` computes all tokens of the last block; `multiply_adds` and its parts count
-    the tokens that are computed here.
+    `multiply_adds_as_published` counts all tokens of the last block; `multiply_adds` and its parts count only the
+    tokens that this implementation computes.
     """
     resized = resized_sizes(sizes, geometry.short_side, geometry.max_side, config.patch_size)
     grids = resized[:, ::-1] // config.patch_size
@@ -78,7 +78,7 @@ def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarr
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of `cost_row` as markdown, beside the paper's numbers."""
+    """Formats rows of `cost_row` as a markdown table, with the paper's values."""
     return markdown([_shown(row) for row in rows])
 
 
@@ -88,7 +88,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     name = "G" if whole >= 1e9 else "M"
     shown = {
         "variant": row["variant"], "short side": str(row["short_side"]),
-        "parameters": f"{row['parameters'] / 1e6:.1f} M", "all of the last block": f"{whole / unit:.1f} {name}",
+        "parameters": f"{row['parameters'] / 1e6:.1f} M", "with full last block": f"{whole / unit:.1f} {name}",
     }  # fmt: skip
     if "paper" in row:
         shown["the paper's"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
@@ -107,22 +107,22 @@ def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
         if abs(off) > NOTABLE:
             needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
             out.append(
-                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper counts over the first "
-                f"{IMAGES} images of COCO val: its value corresponds to about {needed:.0f} patches per image; the "
-                f"{row['images']} images here have {row['patches']:.0f}."
+                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper averages over the first "
+                f"{IMAGES} images of COCO val; its value corresponds to about {needed:.0f} patches per image. The "
+                f"{row['images']} images here have {row['patches']:.0f} on average."
             )
     return out
 
 
 def _growth(row: dict[str, Any]) -> float:
-    """Percentage growth of the multiply-adds per percent of additional patches."""
+    """Growth of the multiply-adds in percent, per percent of additional patches."""
     config, patches = VARIANTS[row["variant"]], round(row["patches"])
     one, more = (multiply_adds(config, 1, n, True).total for n in (patches, round(1.01 * patches)))
     return (more / one - 1) / (round(1.01 * patches) / patches - 1)
 
 
 def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
-    """Half of the floating point operations that XLA counts for one image of `rows` x `columns` patches.
+    """Half of the floating-point operations that XLA counts for one image of `rows` x `columns` patches.
 
     XLA counts a loop's body once, so the blocks and heads are unrolled for it. It also counts norms, softmax, GELU and
     the resizing of the positions, which `multiply_adds` leaves out. Nothing is compiled.
@@ -140,8 +140,8 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
 
 
 def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
-    """Images per second at batch 1, without compiling: "network", from resized pixels; "with reading", from files."""
-    compiled: set[int] = set()  # token counts
+    """Images per second at batch size 1, without compilation, for the network only and including image reading."""
+    compiled: set[int] = set()  # token counts of compiled programs
     seconds = {"network": 0.0, "reading": 0.0}
     for given in tqdm(images, "measuring", unit="image"):
         start = time.perf_counter()

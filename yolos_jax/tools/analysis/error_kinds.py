@@ -1,9 +1,9 @@
-"""Types of errors, as in TIDE (Bolya et al. 2020, arXiv 2008.08115).
+"""Kinds of detection errors, as in TIDE (Bolya et al. 2020, arXiv 2008.08115).
 
-Every false positive by COCO's rule at IoU 0.5 gets the first of the kinds below that fits. The cost of a kind is the
-gain in AP50 if only its errors are corrected: a wrong class or location is corrected once for each object, other wrong
-detections are removed, and missed objects are dropped from the ground truth. If several errors belong to one object,
-the best of them is corrected, regardless of its kind, and the others are removed.
+Every false positive under COCO's rule at IoU 0.5 gets the first of the kinds below that applies. The cost of a kind is
+the gain in AP50 if only its errors are corrected: a wrong class or location is corrected once for each object, other
+wrong detections are removed, and missed objects are dropped from the ground truth. If several errors have the same
+target object, the one with the highest score is corrected, regardless of its kind, and the others are removed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ LOCATION, CLASS, DUPLICATE, BACK, BOTH, MISSED = KINDS = (
 MEANING = {
     LOCATION: "IoU of 0.1 to 0.5 with an object of its class",
     CLASS: "IoU of at least 0.5 with an object of another class",
-    DUPLICATE: "IoU of at least 0.5 with an object of its class, to which a better detection is matched",
+    DUPLICATE: "IoU of at least 0.5 with an object of its class that is already matched to a better detection",
     BACK: "IoU below 0.1 with every object",
     BOTH: "IoU of 0.1 to 0.5 with an object of another class: class and location are wrong",
-    MISSED: "an object that no detection finds, even if its class or location were corrected",
+    MISSED: "an object that no detection would match, even with a corrected class or location",
 }
 NONE = -1
 
@@ -32,15 +32,15 @@ class ImageErrors(NamedTuple):
     """Errors of one image."""
 
     kinds: np.ndarray  # int64 [n], indices in KINDS; NONE for correct or ignored detections
-    targets: np.ndarray  # int64 [n], the object that is found if the error is corrected; NONE for none
+    targets: np.ndarray  # int64 [n], the object that the corrected detection would find; NONE if there is none
     missed: np.ndarray  # bool [m]
 
 
 class ErrorCounts(NamedTuple):
     """Errors of all images, one entry for each of `KINDS`."""
 
-    counts: np.ndarray  # int64, of all detections
-    above: np.ndarray  # int64, of detections with a score of at least `threshold`; missed are objects in both
+    counts: np.ndarray  # int64, errors among all detections
+    above: np.ndarray  # int64, among detections with a score of at least `threshold`; both count missed objects
     costs: np.ndarray  # float64, the AP50 lost to each
     ap50: float
     threshold: float
@@ -58,9 +58,9 @@ class Detected(NamedTuple):
 
 
 def errors_of(image: MatchedImage) -> ImageErrors:
-    """The kind of every error of an image; crowds do not count as objects."""
+    """Classifies every error in an image; crowds do not count as objects."""
     real = ~image.crowd
-    # An extra column stands for no object, so there is always a column.
+    # An extra column represents no object, so there is at least one column.
     overlaps = np.concatenate([image.overlaps[:, real], np.zeros((len(image.labels), 1))], axis=1)
     place = np.append(np.flatnonzero(real), NONE)
     same = np.append(image.true_labels[real], NONE) == image.labels[:, None]
@@ -88,7 +88,7 @@ def count_errors(images: Iterable[MatchedImage], categories: int, threshold: flo
 
     Args:
       categories: number of the ground truth's categories.
-      threshold: score from which `ErrorCounts.above` counts.
+      threshold: lowest score of the detections in `ErrorCounts.above`.
     """
     detected, objects, missed = _collected(images, categories)
     now = ap50(detected.scores, detected.labels, detected.right, objects)
@@ -108,11 +108,11 @@ def count_errors(images: Iterable[MatchedImage], categories: int, threshold: flo
 
 
 def _collected(images: Iterable[MatchedImage], categories: int) -> tuple[Detected, np.ndarray, np.ndarray]:
-    """The detections of all images, and int64 `[K]` numbers of objects and of missed objects per category."""
+    """The detections of all images, and the number of objects and of missed objects per category, int64 `[K]`."""
     objects, missed = np.zeros(categories, np.int64), np.zeros(categories, np.int64)
     empty = Detected(np.zeros(0), *[np.zeros(0, np.int64)] * 5)
     parts = [empty._replace(right=np.zeros(0, bool))]
-    before = 0  # objects of the previous images
+    before = 0  # number of objects in the previous images
     for image in images:
         errors = errors_of(image)
         objects += np.bincount(image.true_labels[~image.crowd], minlength=categories)
@@ -143,12 +143,12 @@ def _repaired(detected: Detected, number: int, objects: np.ndarray) -> float:
 def ap50(
     scores: np.ndarray, labels: np.ndarray, right: np.ndarray, objects: np.ndarray, asked: np.ndarray | None = None
 ) -> float:
-    """COCO's average precision, computed from the correctness of detections; the mean over the requested classes.
+    """COCO's average precision from the correctness of detections, averaged over the requested classes.
 
     Args:
       scores, labels, right: `[n]`, of all detections, image by image and best first.
-      objects: int `[K]`, of each class.
-      asked: bool `[K]`, classes of the mean; by default those with objects. A class without objects has an AP of 0.
+      objects: int `[K]`, the number of objects of each class.
+      asked: bool `[K]`, classes to average over; by default those with objects. A class without objects has an AP of 0.
 
     Returns:
       0..1; -1 if no class is requested.
@@ -166,7 +166,7 @@ def ap50(
 
 
 def average_precision(right: Sequence[bool] | np.ndarray, objects: int) -> float:
-    """The mean over 101 recalls of the highest precision at this recall or higher; detections best first."""
+    """Averages, over 101 recalls, the highest precision at each recall or above; detections are sorted best first."""
     hits = np.cumsum(right, dtype=np.float64)
     precision = hits / np.arange(1, len(hits) + 1)
     best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

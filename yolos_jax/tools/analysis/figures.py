@@ -1,4 +1,4 @@
-"""Figures of the analyses, drawn with matplotlib, which is imported for the first figure.
+"""Draws the figures of the analyses with matplotlib, which is imported when the first figure is drawn.
 
 Series differ in markers as well as colours, and the brightness of the colour map ("cividis") increases monotonically,
 so figures are legible in black and white and for colour-blind readers.
@@ -17,11 +17,11 @@ from yolos_jax.tools.analysis.positions import Likeness
 from yolos_jax.tools.analysis.tokens import SIZES, TokenTable
 
 MAP = "cividis"
-# The paper's blue, green and red, in Okabe and Ito's tones.
+# The paper's blue, green and red, in the shades of the Okabe-Ito palette.
 INK = {"small": ("#0072b2", "o"), "medium": ("#009e73", "^"), "large": ("#d55e00", "s")}
 ENLARGEMENTS = {"nearest": Image.Resampling.NEAREST, "smooth": Image.Resampling.BICUBIC}
 COLUMNS = 5  # panels per row
-ENLARGED = (240, 240)  # pixels of a map of any shape
+ENLARGED = (240, 240)  # size in pixels to which every map is enlarged
 
 
 def attention_figure(
@@ -29,12 +29,12 @@ def attention_figure(
     rows: Sequence[tuple[str, np.ndarray, Sequence[str], np.ndarray]],
     enlarge: Sequence[str] = tuple(ENLARGEMENTS),
 ) -> Any:
-    """A token's attention over an image with its box: one line of panels for each row and enlargement.
+    """Draws a token's attention and box over an image, with one line of panels for each row and enlargement.
 
     Args:
       image: the image that was analysed.
-      rows: (title, maps `[n, h, w]`, names of the maps, box `[4]` xyxy in pixels); the rows of a comparison.
-      enlarge: of ENLARGEMENTS.
+      rows: (title, maps `[n, h, w]`, names of the maps, box `[4]` xyxy in pixels) of each compared detector.
+      enlarge: keys of ENLARGEMENTS.
     """
     lines = [(row, kind) for row in rows for kind in enlarge]
     most = max(len(maps) for _, maps, _, _ in rows)
@@ -63,7 +63,7 @@ def attention_figure(
 
 
 def _box(axis: Any, box: np.ndarray) -> None:
-    """A box that is visible on light and dark backgrounds."""
+    """Draws a box that is visible on light and dark backgrounds."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = (float(v) for v in box)
@@ -72,7 +72,7 @@ def _box(axis: Any, box: np.ndarray) -> None:
 
 
 def tokens_figure(table: TokenTable) -> Any:
-    """The positions of the first tokens' boxes: one point per image, by size (the paper's Figure 2)."""
+    """Draws the box centres of the first tokens, one point per image, coloured by box size (the paper's Figure 2)."""
     drawn = table.drawn
     count = len(drawn.sizes)
     columns = min(COLUMNS, count)
@@ -96,7 +96,7 @@ def tokens_figure(table: TokenTable) -> Any:
 
 
 def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
-    """Share of each class among boxes and among the tokens' predictions, log scale (the paper's Figure 3)."""
+    """Draws each class's fraction of the boxes and of the tokens' predictions on a log scale (the paper's Figure 3)."""
     figure, ((axis,),) = new_figure(max(5.0, 0.13 * len(rows) + 1.5), 3.2)
     places = np.arange(len(rows))
     annotated = np.array([row["annotated_share"] for row in rows])
@@ -104,7 +104,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
     axis.bar(places, annotated, color="#bbbbbb", label="annotated")
     axis.plot(places, np.where(predicted > 0, predicted, np.nan), "o", color="#0072b2", ms=4, label="predicted")
     axis.set_yscale("log")
-    axis.set_ylabel("share of all", fontsize=8)
+    axis.set_ylabel("fraction of all", fontsize=8)
     axis.set_xticks(places, [row["name"] for row in rows], rotation=90, fontsize=6)
     axis.tick_params(axis="y", which="both", labelsize=7)
     axis.margins(x=0.01)
@@ -113,7 +113,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def correlation_figure(found: Correlations) -> Any:
-    """All pairs of all images: the tokens' cosine against the boxes' distance, and against the classifier's cosine."""
+    """Draws all pairs in all images: the tokens' cosine against the boxes' distance and the classifier's cosine."""
     from matplotlib.colors import LogNorm
 
     figure, axes = new_figure(7.5, 3.3, 1, 2)
@@ -134,7 +134,7 @@ def correlation_figure(found: Correlations) -> Any:
 
 
 def positions_figure(found: Likeness) -> Any:
-    """The similarity of all patches to each chosen place, which is marked."""
+    """Draws the similarity of all patches to each chosen patch, which is marked."""
     rows, columns = (len(np.unique(found.places[:, axis])) for axis in (0, 1))
     h, w = found.maps.shape[1:]
     figure, axes = new_figure(1.3 * columns + 0.9, 1.3 * rows * min(h / w, 2) + 0.7, rows, columns)

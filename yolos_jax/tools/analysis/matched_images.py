@@ -12,7 +12,7 @@ from yolos_jax.datasets.voc_metrics import corners, overlaps_with
 from yolos_jax.evaluation.coco_metrics import evaluation_of
 
 FOREGROUND = 0.5  # smallest IoU of a correct detection
-MOST = 100  # detections of a category in an image, as in COCO's AP
+MOST = 100  # maximum number of detections per category and image, as in COCO's AP
 
 
 class MatchedImage(NamedTuple):
@@ -35,7 +35,7 @@ class MatchedImage(NamedTuple):
 
     @property
     def right(self) -> np.ndarray:
-        """bool `[n]`: true positives: matched to an object of their category."""
+        """bool `[n]`: true positives, which are matched to an object of their category."""
         return self._counted_for(~self.crowd)
 
     @property
@@ -52,7 +52,7 @@ class MatchedImage(NamedTuple):
 def matched_images(
     truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
 ) -> Iterator[MatchedImage]:
-    """Every image to score, in the order of their ids.
+    """Yields every image to score, in the order of image ids.
 
     Args:
       truth: the content of a COCO annotation file, crowds included.
@@ -63,12 +63,12 @@ def matched_images(
     params = evaluation.params
     params.iouThrs = np.array([FOREGROUND])
     params.maxDets = [MOST]
-    params.areaRng = params.areaRng[:1]  # of any size
+    params.areaRng = params.areaRng[:1]  # objects of any size
     params.areaRngLbl = params.areaRngLbl[:1]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
     place = {category_id: label for label, category_id in enumerate(params.catIds)}
-    counted_for: dict[int, dict[int, int]] = defaultdict(dict)  # by image: a detection's id -> an object's; 0 for none
+    counted_for: dict[int, dict[int, int]] = defaultdict(dict)  # by image: detection id -> object id; 0 for none
     for one in evaluation.evalImgs:
         if one is not None:
             counted_for[one["image_id"]] |= zip(one["dtIds"], one["dtMatches"][0].tolist())

@@ -18,9 +18,9 @@ class MultiplyAdds(NamedTuple):
     """Multiply-adds of one image's forward pass. Resizing position embeddings is left out, as in the paper."""
 
     patches: int  # the embedding of the patches
-    linear: int  # qkv, the projection after attention, and the MLP, of all blocks
+    linear: int  # qkv, the projection after attention, and the MLP in all blocks
     attention: int  # scores, and their product with the values
-    heads: int  # classes and boxes
+    heads: int  # class and box heads
 
     @property
     def total(self) -> int:
@@ -30,7 +30,7 @@ class MultiplyAdds(NamedTuple):
 def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bool = False) -> MultiplyAdds:
     """Multiply-adds for an image of `rows` x `columns` patches, without padding.
 
-    The last block here computes only the DET tokens; the published implementation computes all (`as_published`).
+    Here, the last block computes only the DET tokens; the published code computes all tokens (`as_published`).
     """
     patches = rows * columns
     width = config.width
@@ -40,7 +40,7 @@ def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bo
     last = queries
     if as_published:
         last = tokens
-    asking = (config.depth - 1) * tokens + last  # tokens that are queries, over all blocks
+    asking = (config.depth - 1) * tokens + last  # number of query tokens in all blocks together
     keys = config.depth * tokens
     linear = asking * (width * width + width * width + 2 * width * hidden) + keys * 2 * width * width
     heads = queries * (4 * width * width + width * (config.num_classes + 1) + width * 4)

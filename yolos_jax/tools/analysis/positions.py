@@ -10,7 +10,7 @@ import numpy as np
 from yolos_jax.errors import InputError
 from yolos_jax.model.position import resize_to_tokens
 
-PLACES = 5  # per side of the grid; their similarity to all other patches is drawn
+PLACES = 5  # chosen patches per side of the grid, whose similarity to all patches is drawn
 
 
 class Grid(NamedTuple):
@@ -22,17 +22,17 @@ class Grid(NamedTuple):
 
 
 class Likeness(NamedTuple):
-    """Cosine similarities of one set."""
+    """Cosine similarities of one set of position embeddings."""
 
     name: str
-    places: np.ndarray  # int [n, 2], (row, column) of the compared places
-    maps: np.ndarray  # float32 [n, h, w], each place with all patches
+    places: np.ndarray  # int [n, 2], (row, column) of the chosen patches
+    maps: np.ndarray  # float32 [n, h, w], each chosen patch with all patches
     det: np.ndarray  # float32 [Q, Q], the DET tokens' embeddings with each other
     det_patches: np.ndarray  # float32 [Q, h, w], the DET tokens' embeddings with those of the patches
 
 
 def grids_of(params: dict) -> list[Grid]:
-    """The trained sets of a model: the initial one, then the mid-layer ones, if any."""
+    """The trained sets of position embeddings of a model: the initial one, then the mid-layer ones, if any."""
     first = params["pos_embed"]
     out = [Grid("initial", np.asarray(first["grid"]), np.asarray(first["det"]))]
     mid = params.get("mid_pos_embed")
@@ -49,7 +49,7 @@ def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
 
 
 def resized_grid(grid: Grid, rows: int, columns: int) -> Grid:
-    """The set as the network resizes it for an image of `rows` x `columns` patches."""
+    """The position embeddings as the network resizes them for an image of `rows` x `columns` patches."""
     return Grid(grid.name, np.asarray(_resized(grid.patches, rows, columns)), grid.det)
 
 
@@ -70,7 +70,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def by_distance(found: Likeness) -> list[dict[str, Any]]:
-    """Mean similarity of the chosen places to the others, by distance in whole patches, along rows and columns."""
+    """Mean similarity along rows and columns of the chosen patches to the others, by distance in whole patches."""
     out = []
     h, w = found.maps.shape[1:]
     for axis, side in (("row", w), ("column", h)):
@@ -90,7 +90,7 @@ def by_distance(found: Likeness) -> list[dict[str, Any]]:
 def chosen_grids(grids: list[Grid], layer: int | None, depth: int) -> list[Grid]:
     """All sets, or the set of one layer: 0 is the initial one, `n` the one added after block `n - 1`.
 
-    `InputError` if there is none.
+    Raises `InputError` if the layer has no position embeddings.
     """
     if layer is None:
         return grids

@@ -1,4 +1,4 @@
-"""The error analysis of an evaluation: values as CSV and JSON, and a figure of each.
+"""The error analysis of an evaluation: values as CSV and JSON files, and figures.
 
 | file | content |
 |---|---|
@@ -35,7 +35,7 @@ from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.tools.analysis.worst_images import draw_worst
 
 THRESHOLD = 0.5  # default score threshold, see `Detector`
-IOUS = 0.5, 0.75  # of the precision-recall curves
+IOUS = 0.5, 0.75  # IoU thresholds of the precision-recall curves
 BACK = "(background)"
 
 
@@ -61,14 +61,14 @@ def write_results(
       read: (image id) -> the RGB image, called for the worst images; may raise `UnreadableImage`.
       threshold: minimum score of a detection in the confusion matrix and the worst images, 0..1.
       step: the checkpoint's step, for TensorBoard.
-      font: a font file for the classes' names; by default DejaVu Sans.
+      font: a font file for class names; by default DejaVu Sans.
 
     Returns:
       Tables to print. `InputError` if the folder cannot be written, or matplotlib is not installed.
     """
     path = make_folder(folder)
     matching = matched_images(truth, results, image_ids)
-    images = list(tqdm(matching, "sorting errors", len(image_ids), unit="image", mininterval=1.0))
+    images = list(tqdm(matching, "analysing errors", len(image_ids), unit="image", mininterval=1.0))
     count = len(categories.ids)
     errors = count_errors(images, count, threshold)
     matrix = confusion_matrix(images, count, threshold)
@@ -158,5 +158,5 @@ def errors_text(errors: ErrorCounts) -> str:
 
 def calibration_text(scores: Calibration, threshold: float) -> str:
     """The expected calibration error on one line."""
-    found = [f"{scores.ece():.4f} of all detections", f"{scores.ece(threshold):.4f} of those from {threshold:g} up"]
+    found = [f"{scores.ece():.4f} over all detections", f"{scores.ece(threshold):.4f} for scores >= {threshold:g}"]
     return f"expected calibration error at IoU 0.5: {', '.join(found).replace('nan', '-')}"

@@ -1,4 +1,4 @@
-"""Figures of evaluation results; the values come from `yolos_jax.evaluation`. For fonts see `save_figure`."""
+"""Draws figures of evaluation results. For fonts see `save_figure`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +11,19 @@ from yolos_jax.tasks.pictures.plotting import bar_style, line_style, new_figure,
 from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 
-SHOWN = 100  # a figure shows at most this number of categories, those with the most objects; the tables have all
-FEW = 7  # up to this number of categories, each has its own line
+SHOWN = 100  # maximum number of categories in a figure, those with the most objects; tables list all
+FEW = 7  # up to this number of categories, each has its own curve
 WRITTEN = 25  # up to this number of categories, the confusion matrix is annotated with values
 
 
 def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
-    """float64 `[R]`, the mean of the categories' precision; NaN without objects."""
+    """float64 `[R]`, the mean of the categories' precision; NaN if there are no objects."""
     there = categories.objects > 0
     return categories.curve(iou)[:, there].mean(1) if there.any() else np.full(len(categories.recalls), np.nan)
 
 
 def draw_categories(path: Path, categories: CategoryScores, font: str = "") -> None:
-    """AP, AP50 and AR of every category with objects, lowest AP at the top."""
+    """Draws AP, AP50 and AR of every category with objects, with the lowest AP at the top."""
     values = categories.table()
     there = np.flatnonzero(categories.objects)
     there = there[np.argsort(-categories.objects[there], kind="stable")][:SHOWN]
@@ -39,7 +39,7 @@ def draw_categories(path: Path, categories: CategoryScores, font: str = "") -> N
 
 
 def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], font: str = "") -> None:
-    """Precision over recall: the mean of the categories for each IoU, and each category at the first."""
+    """Draws precision over recall: the mean over categories at each IoU, and each category at the first IoU."""
     figure, ((means, each),) = new_figure(10, 4.2, columns=2)
     for number, iou in enumerate(ious):
         means.plot(categories.recalls, mean_curve(categories, iou), label=f"IoU {iou:.2f}", **line_style(number))
@@ -60,7 +60,7 @@ def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], f
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], threshold: float, font: str = "") -> None:
-    """Fractions of each row, darker for larger ones; categories without objects and detections are omitted."""
+    """Draws the matrix as fractions of each row; categories with neither objects nor detections are omitted."""
     used = matrix.sum(0) + matrix.sum(1)
     part = np.flatnonzero(used[:-1])
     part = np.append(np.sort(part[np.argsort(-used[part], kind="stable")][:SHOWN]), len(names) - 1)
@@ -78,13 +78,13 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], thresho
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = str(counts[row, column])
             axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axis.set(xlabel=f"detected as (score from {threshold:g}, IoU of at least 0.5)", ylabel="truth")
+    axis.set(xlabel=f"detected as (score of at least {threshold:g}, IoU of at least 0.5)", ylabel="truth")
     figure.colorbar(shown, ax=axis, label="fraction of the row", shrink=0.7)
     save_figure(figure, path, font)
 
 
 def draw_errors(path: Path, errors: ErrorCounts) -> None:
-    """Cost and number of errors of each kind."""
+    """Draws the cost and the number of errors of each kind."""
     figure, ((costs, counts),) = new_figure(10, 3.8, columns=2)
     places = np.arange(len(KINDS))
     costs.bar(places, errors.costs, **bar_style(0))
@@ -92,7 +92,7 @@ def draw_errors(path: Path, errors: ErrorCounts) -> None:
         costs.text(place, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
     costs.set_title(f"AP50 lost to each kind of error (AP50 is {errors.ap50:.3f})", fontsize=10)
     counts.bar(places - 0.2, errors.counts, 0.4, label="all detections", **bar_style(0))
-    counts.bar(places + 0.2, errors.above, 0.4, label=f"score from {errors.threshold:g}", **bar_style(1))
+    counts.bar(places + 0.2, errors.above, 0.4, label=f"score >= {errors.threshold:g}", **bar_style(1))
     _logarithmic(counts, errors.counts)
     counts.set_title("number of errors", fontsize=10)
     counts.legend(fontsize=8)
@@ -102,7 +102,7 @@ def draw_errors(path: Path, errors: ErrorCounts) -> None:
 
 
 def draw_scores(path: Path, scores: Calibration) -> None:
-    """Number of correct and wrong detections by score."""
+    """Draws the number of correct and wrong detections by score."""
     figure, ((axis,),) = new_figure(6, 4)
     width = np.diff(scores.edges)
     for number, (name, values) in enumerate((("right", scores.right), ("wrong", scores.wrong))):
@@ -116,7 +116,7 @@ def draw_scores(path: Path, scores: Calibration) -> None:
 
 
 def draw_calibration(path: Path, scores: Calibration) -> None:
-    """Precision against score: on the diagonal, the score is the probability of being correct."""
+    """Draws precision against score: on the diagonal, the score is the probability of being correct."""
     figure, ((axis,),) = new_figure(5, 4.8)
     there = scores.right + scores.wrong > 0
     axis.bar(scores.edges[:-1], np.nan_to_num(scores.precision), np.diff(scores.edges), align="edge", **bar_style(1))
@@ -129,7 +129,7 @@ def draw_calibration(path: Path, scores: Calibration) -> None:
 
 
 def _logarithmic(axis: Any, counts: np.ndarray) -> None:
-    """A scale on which small and large numbers are visible."""
+    """Sets a log scale, on which both small and large values are visible."""
     if counts.any():
         axis.set_yscale("log")
         axis.set_ylim(bottom=0.7)

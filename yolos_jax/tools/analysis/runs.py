@@ -12,14 +12,14 @@ from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.training.metrics import METRICS, RATE, SPEED
 
 UNSHOWN = {"step", "epoch", RATE, SPEED, "grad_norm", "data_wait", "matcher_ms", "padding"}
-USUAL = "total", "ce", "bbox", "giou"  # terms of detection, shown first
+USUAL = "total", "ce", "bbox", "giou"  # loss terms of detection, shown first
 
 
 def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = "") -> str:
     """Plots the curves of runs together and writes their values.
 
-    `out` gets `runs.png`, with a panel for each value, and `runs.csv`, with a row for each line of their
-    `metrics.jsonl`. Metrics that only some runs report are drawn for these.
+    Writes `runs.png`, with a panel for each metric, and `runs.csv`, with a row for each line of their
+    `metrics.jsonl`, to `out`. A metric that only some runs report is drawn for those runs.
 
     Args:
       workdirs: folders that training wrote.
@@ -59,10 +59,10 @@ def _lines(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _names(workdirs: Sequence[str | Path]) -> list[str]:
-    """A name for each run: the shortest end of its folder's path that is unique."""
+    """A name for each run: the shortest unique suffix of its folder's path."""
     parts = [Path(workdir).resolve().parts for workdir in workdirs]
     if len(set(parts)) < len(parts):
-        raise InputError("a run is named twice; name each of them once.")
+        raise InputError("a run is given twice; give each run once.")
     for length in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*each[-length:])) for each in parts]
         if len(set(names)) == len(names):

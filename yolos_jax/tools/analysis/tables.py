@@ -9,7 +9,7 @@ import numpy as np
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Writes a CSV file from its columns by name; numbers have all digits, NaN and None become empty cells."""
+    """Writes a CSV file from its columns by name; numbers have full precision, NaN and None become empty cells."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -17,7 +17,7 @@ def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Like `write_csv` from rows, with the keys of the first row as the header."""
+    """Writes a CSV file from rows, with the keys of the first row as the header; see `write_csv`."""
     keys = rows[0] if rows else ()
     write_csv(path, {key: [row[key] for row in rows] for key in keys})
 

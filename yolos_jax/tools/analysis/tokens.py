@@ -19,25 +19,25 @@ MOST_DRAWN = 5000  # images whose boxes are kept for the figure: the size of COC
 
 
 class Drawn(NamedTuple):
-    """Boxes for the figure: of the first tokens, in the first images of the split."""
+    """Boxes for the figure, from the first tokens and the first images of the split."""
 
     centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the image's sides
     sizes: np.ndarray  # int8 [tokens, n], index of SIZES
 
 
 class TokenTable:
-    """Accumulates the tokens' predictions over images; memory does not grow with their number.
+    """Accumulates the tokens' predictions over images, in constant memory.
 
     Args:
       det_tokens, num_classes: Q and K of the model.
       images: number of images of the split.
-      tokens: number of tokens, from the first one, that are kept for the figure, in the first `MOST_DRAWN` images.
+      tokens: number of tokens, from the first one, whose boxes in the first `MOST_DRAWN` images are kept.
       confident: minimum score of a confident prediction.
     """
 
     def __init__(self, det_tokens: int, num_classes: int, images: int, tokens: int = 10, confident: float = 0.5):
         self.images, self.confident = 0, confident
-        self._sums = np.zeros((det_tokens, 7))  # of x, y, x^2, y^2, width, height, score
+        self._sums = np.zeros((det_tokens, 7))  # sums of x, y, x^2, y^2, width, height, score
         self._sizes = np.zeros((det_tokens, len(SIZES)), np.int64)
         self._sure = np.zeros(det_tokens, np.int64)
         self.classes = np.zeros((det_tokens, num_classes), np.int64)  # predictions of each class, by token
@@ -50,7 +50,7 @@ class TokenTable:
         Args:
           index: its index in the split.
           size: `[2]`, its (width, height) in pixels.
-          scores, labels, boxes: `[Q]`, `[Q]`, `[Q, 4]` absolute xyxy, of each token, as from `postprocess`.
+          scores, labels, boxes: `[Q]`, `[Q]`, `[Q, 4]` absolute xyxy, of each token, as returned by `postprocess`.
         """
         boxes = np.asarray(boxes, np.float64)
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, boxes[:, 2:] - boxes[:, :2]
@@ -71,7 +71,7 @@ class TokenTable:
         return Drawn(self._drawn_centres[:, there], self._drawn_sizes[:, there])
 
     def rows(self, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row per token. Centres, spreads (standard deviations) and sides are fractions of the image's."""
+        """One row per token. Centres, spreads (standard deviations) and sides are fractions of the image's sides."""
         x, y, xx, yy, width, height, score = (self._sums / max(self.images, 1)).T
         spread_x, spread_y = np.sqrt(np.maximum(xx - x**2, 0)), np.sqrt(np.maximum(yy - y**2, 0))
         out = []
@@ -118,11 +118,11 @@ def examine_tokens(
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
     """Runs the network on all images and writes the tables.
 
-    `out`, a folder that is created if necessary, gets `predictions.json` (a COCO results file of all queries, each
-    with its token's number), `tokens.csv`, `classes.csv` and `token_classes.csv`.
+    Writes `predictions.json` (a COCO results file of all queries, each with its token's number), `tokens.csv`,
+    `classes.csv` and `token_classes.csv` to the folder `out`, which is created if necessary.
 
     Args:
-      names: of the labels.
+      names: class names by label.
       tokens, confident: see `TokenTable`.
 
     Returns:
@@ -153,7 +153,7 @@ def examine_tokens(
 
 
 def truth_of(source: DataSet, num_classes: int) -> np.ndarray:
-    """int `[K]`, annotated boxes of each label, crowds left out. `InputError` if there is none."""
+    """int `[K]`, the number of annotated boxes of each label, without crowds. Raises `InputError` if there are none."""
     labels = source.examples.labels
     if not len(labels):
         raise InputError(

@@ -12,11 +12,11 @@ from yolos_jax.tools.analysis.error_kinds import KINDS, NONE, errors_of
 from yolos_jax.tools.analysis.matched_images import MatchedImage
 from yolos_jax.tools.analysis.tables import write_csv
 
-DRAWN = 12  # images
+DRAWN = 12  # number of images
 
 
 class Faults(NamedTuple):
-    """Counts of an image's detections above a score."""
+    """Numbers of correct, false and missed detections in an image."""
 
     image: MatchedImage
     right: int
@@ -31,7 +31,7 @@ class Faults(NamedTuple):
 
 
 def faults_of(image: MatchedImage, threshold: float) -> Faults:
-    """Counts of correct, false and missed detections in an image, for detections above a score."""
+    """Counts the detections of an image with at least this score that are correct or false, and the missed objects."""
     shown = image.scores >= threshold
     right = int((shown & image.right).sum())
     false = int((shown & ~image.right & ~image.ignored).sum())
@@ -52,11 +52,11 @@ def draw_worst(
     threshold: float,
     font: str = "",
 ) -> list[str]:
-    """Writes `worst.csv`, which ranks all images, and draws the first ones with errors into `worst/`.
+    """Writes `worst.csv`, which ranks all images, and draws the first images with errors into `worst/`.
 
     Args:
-      names: of the labels.
-      read: (image id) -> the RGB image.
+      names: class names by label.
+      read: returns the RGB image of an image id.
       font: see `draw_boxes`.
 
     Returns:
@@ -71,7 +71,7 @@ def draw_worst(
         columns[name] = [getattr(faults, name) for faults in order]
     write_csv(folder / "worst.csv", columns)
     pages = make_folder(folder / "worst")
-    for page in pages.glob("[0-9][0-9]_*.png"):  # of an earlier evaluation
+    for page in pages.glob("[0-9][0-9]_*.png"):  # left by an earlier evaluation
         page.unlink()
     skipped = []
     with_errors = [faults.image for faults in order if faults.f1 < 1]
@@ -88,7 +88,7 @@ def draw_worst(
 
 
 def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
-    """The objects; those without a matching shown detection are labelled missed."""
+    """Draws the objects; those without a matching detection above the threshold are labelled missed."""
     found = set(image.taken[(image.scores >= threshold) & (image.taken >= 0)].tolist())
     words = []
     for i, (label, crowd) in enumerate(zip(image.true_labels, image.crowd)):
@@ -98,7 +98,7 @@ def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: fl
 
 
 def _found(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
-    """The shown detections, with the kind of error if wrong."""
+    """Draws the detections above the threshold, with the kind of error of wrong ones."""
     shown, kinds = image.scores >= threshold, errors_of(image).kinds
     words = []
     for label, score, kind in zip(image.labels[shown], image.scores[shown], kinds[shown]):

@@ -1,4 +1,4 @@
-"""The detector for ONNX: any batch, images of any size, checked with onnxruntime; and a copy with int8 weights."""
+"""Exports the detector to ONNX for any batch and image size, with checked outputs and an optional int8 version."""
 
 import importlib.metadata
 import importlib.util
@@ -17,11 +17,14 @@ from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx
 
-LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}  # from our outputs; relative to the largest logit if above 1
+LARGEST_DIFFERENCE = {
+    "logits": 1e-4,
+    "boxes": 1e-5,
+}  # from our outputs; for logits, relative to the largest one if above 1
 PACKAGES = ("spox", "onnxruntime")
 MEANINGS = {
     "images": "RGB pixels of resized images, each in the upper left corner of a canvas whose sides are multiples of "
-    "the patch; pixels beyond an image are ignored",
+    "the patch size; pixels beyond an image are ignored",
     "grid": "(h, w) of each image in patches",
     "size": INPUTS["size"],
 }
@@ -35,10 +38,10 @@ def check_installed() -> None:
 
 
 def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = False) -> Onnx:
-    """The ONNX programs, which contain the parameters, and their entry in export.json.
+    """Exports the ONNX programs, which contain the parameters, and their entry in export.json.
 
     The float32 program is checked with onnxruntime on a batch of noise, with images of two sizes on one canvas. With
-    `int8`, there is a second program whose products have int8 weights, so its outputs are less precise.
+    `int8`, a second program uses int8 weights in its matrix products, so its outputs are less precise.
 
     Raises:
       InputError: packages are not installed, or onnxruntime's outputs differ from ours.
@@ -51,7 +54,9 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
     difference = _differences(config, compute, params, content)
     versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("spox", "onnxruntime"))
     if not all(difference[name] <= LARGEST_DIFFERENCE[name] for name in difference):
-        raise InputError(f"{versions} compute different outputs for this model: differences of {difference}.")
+        raise InputError(
+            f"the outputs of {versions} are too far from ours for this model: differences of {difference}."
+        )
     facts: dict[str, Any] = {
         "file": "detector.onnx",
         "inputs": {
@@ -59,7 +64,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
             "grid": {"dtype": "int32", "shape": ["batch", 2], "meaning": MEANINGS["grid"]},
             "size": {"dtype": "float32", "shape": ["batch", 2], "meaning": MEANINGS["size"]},
         },
-        "outputs": "like those of the other programs",
+        "outputs": "the same as of the other programs",
         "made_with": versions,
         "differences_from_ours": difference,
     }
@@ -80,7 +85,7 @@ def session(content: bytes) -> Any:
 
 
 def _differences(config: YolosConfig, compute: Compute, params: dict, content: bytes) -> dict[str, float]:
-    """The largest differences between onnxruntime's outputs and ours, on two images of noise."""
+    """The largest differences between the outputs of onnxruntime and ours on two noise images."""
     patch, longest = config.patch_size, min(compute.max_side, 12)
     grid = np.array([[max(longest // 2, 1), longest], [longest, max(longest // 3, 1)]], np.int32)
     canvas = np.random.default_rng(0).integers(0, 256, (2, longest * patch, longest * patch, 3), np.uint8)

@@ -1,8 +1,8 @@
-"""The network in ONNX's own operators, with dynamic batch and image sizes; the parameters are initializers.
+"""The network in standard ONNX operators, with dynamic batch and image sizes; the parameters are initializers.
 
-It computes the same as `yolos_jax.model`. The images of a batch lie on a common canvas, and attention masks the patches
-beyond each image. A transformer does not depend on the order of tokens, so the result is the same as for the image's
-own sequence.
+It computes the same function as `yolos_jax.model`. The images of a batch share a canvas, and attention masks the
+patches outside each image. A transformer does not depend on the order of its tokens, so the result is the same as for a
+sequence of only the image's patches.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from yolos_jax.model.yolos import MEAN, STD
 
 
 def build_model(config: YolosConfig, params: dict) -> ModelProto:
-    """The detector as an ONNX model of operator set 17.
+    """Builds the detector as an ONNX model of operator set 17.
 
     Args:
       config: the architecture.
@@ -66,7 +66,7 @@ def _wholes(value: Any) -> Var:
 
 
 def _shape(*sides: int | Var) -> Var:
-    """A shape from known sizes and `[1]` int64 values."""
+    """Builds a shape from constant sizes and int64 tensors of shape `[1]`."""
     return op.concat([_wholes([side]) if isinstance(side, int) else side for side in sides], axis=0)
 
 
@@ -94,7 +94,7 @@ def _gelu(x: Var) -> Var:
 
 
 def _polynomial(t: Var, coefficients: Sequence[float]) -> Var:
-    """Horner's rule, highest power first."""
+    """Evaluates a polynomial by Horner's rule; the coefficient of the highest power is the first."""
     value = _floats(coefficients[0])
     for coefficient in coefficients[1:]:
         value = op.add(op.mul(value, t), _floats(coefficient))
@@ -102,7 +102,7 @@ def _polynomial(t: Var, coefficients: Sequence[float]) -> Var:
 
 
 def _taps(size_in: int, size_out: Var, at: Var) -> Var:
-    """Bicubic resizing along an axis (see `position.cubic_taps`), as float32 weights `[B, n, size_in]`.
+    """Float32 weights `[B, n, size_in]` of bicubic resizing along an axis (see `position.cubic_taps`).
 
     `size_out` is float32 `[B, 1]`, `at` float32 `[1, n]`.
     """
@@ -133,7 +133,7 @@ class _Network:
         self.batch = _columns(shape, 0, 1, axis=0)
         self.rows = op.div(_columns(shape, 1, 2, axis=0), _wholes([patch]))
         self.columns = op.div(_columns(shape, 2, 3, axis=0), _wholes([patch]))
-        self.height = op.cast(_columns(grid, 0, 1, axis=1), to=np.float32)  # [B, 1], of each image, in patches
+        self.height = op.cast(_columns(grid, 0, 1, axis=1), to=np.float32)  # [B, 1], each image's height in patches
         self.width = op.cast(_columns(grid, 1, 2, axis=1), to=np.float32)
         row, column = (
             _expanded(op.cast(op.range(_wholes(0), op.squeeze(n), _wholes(1)), to=np.float32), 0)
@@ -145,13 +145,13 @@ class _Network:
         )
         bias = op.where(op.reshape(inside, _shape(self.batch, -1)), _floats(0), _floats(-np.inf))
         shared = op.expand(_floats(0), _shape(self.batch, 1 + config.det_tokens))
-        self.bias = _expanded(op.concat([shared, bias], axis=1), 1, 2)  # [B, 1, 1, T], added to the scores
-        # A patch's index in its image's row-major order, with which skip_equal_count reads the table.
+        self.bias = _expanded(op.concat([shared, bias], axis=1), 1, 2)  # [B, 1, 1, T], added to the attention scores
+        # Row-major index of each patch in its image, which skip_equal_count uses to read the table.
         self.place = op.add(op.mul(_expanded(row, 2), _expanded(self.width, 1)), _expanded(column, 1))
         self.row, self.column = row, column
 
     def __call__(self, params: dict) -> tuple[Var, Var]:
-        """(logits `[B, Q, K + 1]`, boxes `[B, Q, 4]`)."""
+        """Returns logits `[B, Q, K + 1]` and boxes `[B, Q, 4]`."""
         x = self.embedded(params)
         for layer in range(self.config.depth - 1):
             x = self.block(x, _layer(params["blocks"], layer))
@@ -178,7 +178,7 @@ class _Network:
         return op.concat([op.expand(shared, shape), patches], axis=1)
 
     def positions(self, params: dict) -> Var:
-        """Position embeddings `[B, T, D]` of every image at its own size."""
+        """Position embeddings `[B, T, D]`, resized for each image."""
         table = np.asarray(params["grid"])
         rows, columns, width = table.shape
         # The identity keeps quantizers from treating the table as a weight; runtimes remove it.
@@ -226,12 +226,12 @@ class _Network:
 
 
 def _layer(params: dict, layer: int) -> dict:
-    """The parameters of one of the stacked blocks."""
+    """Selects the parameters of one of the stacked blocks."""
     return {k: _layer(v, layer) if isinstance(v, dict) else np.asarray(v)[layer] for k, v in params.items()}
 
 
 def _postprocess(logits: Var, boxes: Var, size: Var) -> tuple[Var, Var, Var]:
-    """(scores, labels, boxes in pixels), see `model.postprocess`."""
+    """Returns scores, labels and boxes in pixels; see `model.postprocess`."""
     probabilities = _columns(op.softmax(logits, axis=-1), 0, -1)
     labels = op.cast(op.arg_max(probabilities, axis=-1, keepdims=0), to=np.int32)
     half = op.mul(_columns(boxes, 2, 4), _floats(0.5))

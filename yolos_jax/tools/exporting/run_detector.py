@@ -2,7 +2,7 @@
 
 python run_detector.py image.jpg ... [--threshold 0.5] [--onnx detector.onnx]
 
-`yolos-export` copies this file beside the programs. It only needs numpy, Pillow, and jax with flatbuffers or, for
+`yolos-export` copies this file next to the programs. It only needs numpy, Pillow, and jax with flatbuffers or, for
 ONNX, onnxruntime. export.json describes the programs' inputs and outputs. To use the programs from your own code:
 
     detector = ExportedDetector("folder")  # or OnnxDetector("folder")
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names", "category_ids"  # of export.json
+NEEDED = "platforms", "parameters", "batch", "images", "programs", "label_names", "category_ids"  # required keys
 
 
 class Unusable(Exception):
@@ -28,7 +28,7 @@ class Unusable(Exception):
 
 
 def target_size(width: int, height: int, short_side: int, max_side: int, patch: int) -> tuple[int, int]:
-    """(width, height) to resize an image to: whole patches on both sides; the order of operations affects rounding."""
+    """The (width, height) to resize an image to, in whole patches. The order of operations affects rounding."""
     short = min(width, height)
     long = max(width, height)
     side = short_side
@@ -44,12 +44,14 @@ def target_size(width: int, height: int, short_side: int, max_side: int, patch: 
 
 
 def open_upright(path: str) -> Image.Image:
-    """An image as RGB, rotated by its EXIF orientation."""
+    """Opens an image as upright RGB, following its EXIF orientation."""
     if Path(path).exists() and not Path(path).is_file():  # a named pipe would block
-        raise Unusable(f"{path} is not a regular file; give an image file.")
+        raise Unusable(f"{path} is not a regular file; pass an image file.")
     try:
         with Image.open(path) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # further images of MPO are previews
+            frames = (
+                1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            )  # further images in an MPO are previews
             if frames > 1:
                 print(f"note: {path} has {frames} frames or pages; only the first is used", file=sys.stderr)
             image.load()
@@ -62,14 +64,14 @@ def open_upright(path: str) -> Image.Image:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a .npz file."""
+    """Reads all arrays of a .npz file."""
     zipfile.ZipFile(path).close()  # for any other file, np.load would recommend unsafe loading
     with np.load(path) as arrays:
         return dict(arrays)
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The content of export.json; `ValueError` if it lacks a required key."""
+    """Reads export.json; raises `ValueError` if it lacks a required key."""
     described = json.loads(path.read_text())
     absent = [key for key in NEEDED if key not in described]
     if absent:
@@ -78,7 +80,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 class Folder:
-    """An exported folder, and the common parts of its programs: resizing images and decoding outputs."""
+    """An exported folder, with the code that all its programs share: it resizes images and decodes outputs."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -87,17 +89,17 @@ class Folder:
         self.description = self.read("export.json", read_description)
 
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
-        """A file of the folder, read by the function `how`; `Unusable` if that fails."""
+        """Reads a file of the folder with the function `how`; raises `Unusable` if that fails."""
         try:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
                 raise ValueError("it is not a regular file")
             return how(self.folder / name)
-        except Exception as error:  # exceptions of json, zipfile, numpy and flatbuffers
+        except Exception as error:  # json, zipfile, numpy and flatbuffers raise various exceptions
             reason = str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0][:200]
             raise Unusable(f"{self.folder / name} cannot be read ({reason}); export the model again.") from error
 
     def resized(self, image: Image.Image) -> np.ndarray:
-        """The programs' input pixels of an RGB image: uint8 `[h, w, 3]`, sides multiples of the patch."""
+        """Resizes an RGB image to whole patches, as uint8 `[h, w, 3]`."""
         rule = self.description["images"]
         size = target_size(*image.size, rule["short_side"], rule["max_side"], rule["patch_size"])
         if image.size != size:
@@ -105,7 +107,7 @@ class Folder:
         return np.asarray(image)
 
     def objects(self, found: dict[str, np.ndarray], threshold: float) -> list[dict[str, Any]]:
-        """The queries of one image with a score of at least `threshold`."""
+        """The objects in one image with a score of at least `threshold`, best first."""
         names, ids = self.description["label_names"], self.description["category_ids"]
         scores, labels = found["scores"], found["labels"]
         return [
@@ -121,7 +123,7 @@ class Folder:
 
 
 class ExportedDetector(Folder):
-    """The StableHLO programs (each compiled on first use) and the parameters, on jax's device."""
+    """Runs the StableHLO programs on jax's default device; each one is compiled on first use."""
 
     def __init__(self, folder: str | Path):
         import jax
@@ -140,7 +142,7 @@ class ExportedDetector(Folder):
         return [found for batch in batches for found in self.detect(batch, size, threshold)]
 
     def detect(self, images: list[Image.Image], slots: int, threshold: float) -> list[list[dict[str, Any]]]:
-        """One batch; slots beyond the images hold a single black patch."""
+        """Runs one batch; unused slots contain a single black patch."""
         patch = self.description["images"]["patch_size"]
         grid, sizes = np.ones((slots, 2), np.int32), np.ones((slots, 2), np.float32)
         sequences = []
@@ -160,10 +162,10 @@ class ExportedDetector(Folder):
         return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
 
     def program(self, patches: int) -> tuple[Any, int]:
-        """The smallest program for this number of patches, and its capacity."""
+        """The smallest program that can process this number of patches, and its capacity."""
         fitting = [p for p in self.description["programs"] if p["patches"] >= patches]
         if not fitting:
-            raise Unusable(f"an image of {patches} patches has no program; see yolos-export --patches.")
+            raise Unusable(f"there is no program for an image of {patches} patches; see yolos-export --patches.")
         best = min(fitting, key=lambda p: p["patches"])
         file = best["file"]
         if file not in self.programs:
@@ -176,9 +178,9 @@ class ExportedDetector(Folder):
 
 
 class OnnxDetector(Folder):
-    """A program for ONNX (`detector.onnx` or `detector-int8.onnx`), in onnxruntime.
+    """Runs an ONNX program (`detector.onnx` or `detector-int8.onnx`) in onnxruntime.
 
-    Images of one batch lie on one canvas, as large as the largest one, so batch images of similar sizes.
+    The images of a batch share a canvas that fits the largest of them, so batch images of similar sizes.
     """
 
     def __init__(self, folder: str | Path, file: str = "detector.onnx", batch_size: int = 1, providers: Any = None):
@@ -207,7 +209,7 @@ class OnnxDetector(Folder):
         return {"images": canvas, "grid": shapes // patch, "size": size}
 
     def detect(self, images: list[Image.Image], threshold: float) -> list[list[dict[str, Any]]]:
-        """One batch."""
+        """Runs one batch."""
         names = [output.name for output in self.session.get_outputs()]
         out = dict(zip(names, self.session.run(names, self.inputs(images))))
         return [self.objects({name: out[name][i] for name in out}, threshold) for i in range(len(images))]
@@ -217,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--threshold", type=float, default=0.5, help="minimum score to report (default 0.5)")
-    parser.add_argument("--onnx", metavar="FILE", help="run this file of the folder with onnxruntime")
+    parser.add_argument("--onnx", metavar="FILE", help="run this ONNX file of the folder with onnxruntime")
     args = parser.parse_args()
     folder = Path(__file__).resolve().parent
     detector = OnnxDetector(folder, args.onnx) if args.onnx else ExportedDetector(folder)

@@ -1,12 +1,12 @@
 """Exports the detector as a portable program (StableHLO) with `jax.export`.
 
-A program is compiled for a fixed number of patches. Shorter sequences are padded, without changing the result, so the
-program for the largest image serves every image, and further programs only save time. The batch size is dynamic. The
-number of patches cannot be dynamic, because the blocks of attention depend on it.
+A program is compiled for a fixed number of patches. Shorter sequences are padded, which does not change the result, so
+the program for the largest image works for every image, and more programs only save time. The batch size is dynamic.
+The number of patches cannot be dynamic, because the block sizes of attention depend on it.
 
-Parameters are an input of the programs, in a separate file, so a program has 60 kB for any model. As constants, they
-would be in every program, with bit-equal outputs, and B (511 MB) would take 17 s and 2.8 GB to compile on a CPU
-instead of 3 s and 1.4 GB.
+Parameters are an input of the programs and are stored in a separate file, so a program has 60 kB for any model. If
+every program contained them as constants, the outputs would be bit-identical, but YOLOS-B (511 MB) would take 17 s and
+2.8 GB to compile on a CPU instead of 3 s and 1.4 GB.
 """
 
 import dataclasses
@@ -30,19 +30,19 @@ from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting import run_detector
 from yolos_jax.training.checkpoint_files import Meta, check_room
 
-MOST_IMAGES = 2**31 - 1  # per batch
+MOST_IMAGES = 2**31 - 1  # maximum per batch
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 INPUTS = {
     "patches": "RGB pixels of the resized image, cut into patches row by row; a patch's values in (row, column, "
-    "channel) order; slots from grid's h * w on are padding and may hold anything",
+    "channel) order; entries from index h * w of grid on are padding with arbitrary values",
     "grid": "(h, w) of each image in patches, both at most longest_side_in_patches",
     "size": "(width, height) of each original image in pixels, which pixel_boxes refer to",
 }
 OUTPUTS = {
-    "logits": "logits of every query; the last one is 'no object'",
+    "logits": "logits of every query; the last class is 'no object'",
     "boxes": "centre x, centre y, width, height as fractions of the image's sides",
     "scores": "probability of the best label other than 'no object'",
-    "labels": "that label: a key of label_names, an index of category_ids unless these are null",
+    "labels": "that label: a key of label_names, and an index into category_ids unless that is null",
     "pixel_boxes": "x0, y0, x1, y1 in the original image's pixels; not clipped to it",
 }
 
@@ -57,7 +57,9 @@ class Onnx(NamedTuple):
 def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
     """Number of patches of a resized image; `InputError` if it does not fit the model."""
     if height < 1 or width < 1 or height % patch or width % patch:
-        raise InputError(f"an image has {height} x {width} pixels; both sides must be multiples of the patch, {patch}.")
+        raise InputError(
+            f"an image has {height} x {width} pixels; both sides must be multiples of the patch size, {patch}."
+        )
     if max(height, width) // patch > max_side:
         raise InputError(
             f"an image of {height} x {width} pixels is longer than model.max_side = {max_side} patches "
@@ -69,17 +71,17 @@ def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
 def to_stablehlo(
     config: YolosConfig, compute: Compute, patches: int, batch: int | None, platforms: Sequence[str]
 ) -> export.Exported:
-    """The program for sequences of `patches` patches; nothing is computed or compiled.
+    """Exports the program for sequences of `patches` patches; nothing is computed or compiled.
 
     Args:
       config, compute: the model, and how it is computed.
       patches: N, the maximum number of patches of an image.
-      batch: B, or None for any.
-      platforms: the ones among `PLATFORMS` that it may run on.
+      batch: the batch size B, or None for a dynamic one.
+      platforms: the platforms that it may run on, from `PLATFORMS`.
 
     Returns:
-      `call(parameters, patches, grid, size)` -> dict by the names of `OUTPUTS`. `parameters` is a flat dict,
-      "blocks.attn.qkv.kernel" and so on.
+      A program whose `call(parameters, patches, grid, size)` returns a dict with the keys of `OUTPUTS`. `parameters`
+      is a flat dict with keys such as "blocks.attn.qkv.kernel".
 
     Raises:
       InputError: the number of patches or images is out of range, or a platform is unknown.
@@ -87,15 +89,15 @@ def to_stablehlo(
     most = compute.max_side**2
     if not 1 <= patches <= most:
         raise InputError(
-            f"a program for {patches} patches is impossible: the number must be in 1..{most}, "
-            f"model.max_side = {compute.max_side} patches on each side."
+            f"a program for {patches} patches cannot be exported: the number must be in 1..{most} "
+            f"(model.max_side = {compute.max_side} patches per side)."
         )
     if batch is not None and not 1 <= batch <= MOST_IMAGES:
-        raise InputError(f"a batch of {batch} images is impossible; it must be in 1..{MOST_IMAGES}, or polymorphic.")
+        raise InputError(f"a batch size of {batch} is invalid; it must be in 1..{MOST_IMAGES}, or polymorphic.")
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f"unknown platform {', '.join(unknown)!r}; choose from {', '.join(PLATFORMS)}.")
-    # cuDNN's calls would tie the program to GPUs, and jax does not guarantee their stability.
+    # Calls to cuDNN would tie the program to GPUs, and jax does not guarantee their compatibility.
     graph, shapes = abstract(config, dataclasses.replace(compute, attention="blocks"))
     b = export.symbolic_shape("batch")[0] if batch is None else batch
 
@@ -120,20 +122,20 @@ def write_folder(
     programs: Sequence[export.Exported],
     onnx: Onnx | None = None,
 ) -> dict[str, Any]:
-    """Writes a folder that does not need this package: programs, parameters, run_detector.py and, last, export.json.
+    """Writes a folder that works without this package: programs, parameters, run_detector.py and, last, export.json.
 
     Args:
       folder: new or empty.
-      params, meta: those of the checkpoint.
+      params, meta: parameters and metadata of the checkpoint.
       geometry: how images are resized.
       programs: programs from `to_stablehlo`, for different numbers of patches.
-      onnx: the programs for ONNX, if there are any.
+      onnx: the ONNX programs, if any.
 
     Returns:
       The content of export.json.
 
     Raises:
-      InputError: the folder is in use, or cannot be written.
+      InputError: the folder is not empty, or cannot be written.
     """
     facts = _describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}
@@ -153,7 +155,7 @@ def write_folder(
 
 
 def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
-    """The description of the programs for their users, JSON-ready."""
+    """Describes the programs for their users, JSON-ready."""
     first = programs[0]
     tokens = [program.in_avals[-3].shape[1] for program in programs]
     outputs = jax.tree.unflatten(first.out_tree, first.out_avals)

@@ -1,1 +1,1 @@
-"""A page in the browser: drop an image, see the boxes and the attention of the tokens behind them."""
+"""Web page that shows the detections in an image and the attention of the DET tokens behind them."""

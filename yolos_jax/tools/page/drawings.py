@@ -1,4 +1,4 @@
-"""The drawings of the page: boxes, attention over an image, all heads side by side."""
+"""Draws the page's images: boxes, attention over an image, and all heads side by side."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,20 +9,20 @@ from yolos_jax.inference.fonts import font_of
 from yolos_jax.tools.analysis.attention_maps import Seen
 from yolos_jax.tools.page.viewer import choices
 
-LONGEST = 1280  # pixels of the long side of a shown image
+LONGEST = 1280  # maximum long side of a displayed image, in pixels
 BLENDED = 0.7  # opacity of the attention over the grey image
 COLOUR_MAP = "cividis"  # brightness increases with the value, so colour-blind users can read it
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, float]:
-    """(the image at its displayed size, the scale factor)."""
+    """Returns the image at its displayed size, and the scale factor."""
     factor = min(LONGEST / max(image.size), enlargement(image.size))
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     return image if size == image.size else image.resize(size), factor
 
 
 def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
-    """The image with the boxes of the tokens that have at least this score, labelled with token, name and score."""
+    """Draws the boxes of the tokens with at least this score, labelled with token, class name and score."""
     image, factor = enlarged(seen.image)
     tokens = seen.over(threshold)
     texts = [f"#{i} {seen.names[i]} {seen.scores[i]:.2f}" for i in tokens]
@@ -30,7 +30,7 @@ def with_boxes(seen: Seen, threshold: float, font: str = "") -> Image.Image:
 
 
 def rows_over(seen: Seen, threshold: float) -> list[list]:
-    """Number, class, score, and box in whole pixels of each token with at least this score."""
+    """Table rows of the tokens with at least this score: number, class, score, and box in whole pixels."""
     rows = []
     for i in seen.over(threshold):
         corners = ", ".join(str(round(float(v))) for v in seen.boxes[i])
@@ -39,11 +39,11 @@ def rows_over(seen: Seen, threshold: float) -> list[list]:
 
 
 def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool) -> Image.Image:
-    """Attention over the image in grey, with the token's box.
+    """Draws attention over the grey image, with the token's box.
 
     Args:
       weights: float `[h, w]`, one for each patch; the largest gets the brightest colour.
-      smooth: interpolates between patches.
+      smooth: whether to interpolate between patches.
     """
     from matplotlib import colormaps
 
@@ -62,13 +62,13 @@ def attention_overlay(seen: Seen, weights: np.ndarray, token: int, smooth: bool)
 
 
 def attention_of(seen: Seen, token: int, layer: int, head: int | None, smooth: bool) -> Image.Image:
-    """A token's attention in a block, for one head, or averaged over all heads for None."""
+    """Draws a token's attention in a block, for one head or, if `head` is None, averaged over all heads."""
     maps = seen.maps(layer)[:, token].astype(np.float32)
     return attention_overlay(seen, maps.mean(0) if head is None else maps[head], token, smooth)
 
 
 def all_heads(seen: Seen, token: int, layer: int, smooth: bool) -> Image.Image:
-    """The heads' attention side by side, each with its number."""
+    """Draws the attention of all heads side by side, labelled with their numbers."""
     images = []
     for head, weights in enumerate(seen.maps(layer)[:, token]):
         image = attention_overlay(seen, weights, token, smooth)
@@ -83,7 +83,7 @@ def all_heads(seen: Seen, token: int, layer: int, smooth: bool) -> Image.Image:
 
 
 def token_summary(seen: Seen, token: int, layer: int, statistics: dict[str, str]) -> str:
-    """A description of a token, as markdown."""
+    """Describes a token in markdown."""
     texts = {number: text for text, number in choices(seen)}
     x0, y0, x1, y1 = (round(float(v)) for v in seen.boxes[token])
     to_patches = seen.maps(layer)[:, token].astype(np.float32).sum((1, 2))

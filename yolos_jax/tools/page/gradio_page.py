@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: its components and event handlers."""
+"""The Gradio page: its components and event handlers."""
 
 import functools
 import io
@@ -26,20 +26,20 @@ from yolos_jax.tools.page.viewer import (
     token_at,
 )  # fmt: skip
 
-TITLE, FIRST = "YOLOS: what the tokens attend to", "Drop images or a video, or choose one."
-NOTHING = "nothing"  # to compare with
+TITLE, FIRST = "YOLOS: what the tokens attend to", "Drop images or a video, or choose an image from the gallery."
+NOTHING = "nothing"  # the choice that hides the comparison
 HEADERS = ["token", "class", "score", "box (xyxy)"]
 LOOK = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
-# One row of small images that scrolls; on a phone, nothing is wider than the screen.
+# The gallery is one scrolling row, and nothing is wider than the screen of a phone.
 CSS = """
 #gallery .grid-container {grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: 96px}
 .gradio-container {overflow-x: hidden}
 """
 MEAN_HEAD = "mean"
-MEGABYTES = 20  # limit of an upload
-A_MINUTE = 60  # maximum uploads
-WAITING = 32  # limit of queued requests
-KEPT_SECONDS = 3600  # files that visitors uploaded, and those drawn for them
+MEGABYTES = 20  # maximum size of an upload
+A_MINUTE = 60  # maximum number of uploads per minute
+WAITING = 32  # maximum number of queued requests
+KEPT_SECONDS = 3600  # lifetime of uploaded files and of the files created for them
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -49,7 +49,7 @@ QUIET = {
 
 
 def load_gradio() -> Any:
-    """Gradio, with telemetry off; `InputError` if it is not installed."""
+    """Imports Gradio with telemetry off; raises `InputError` if it is not installed."""
     os.environ.update(QUIET)
     try:
         import gradio
@@ -59,12 +59,12 @@ def load_gradio() -> Any:
 
 
 def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold: float = 0.5) -> Any:
-    """The page as a `gradio.Blocks`, not served yet.
+    """Builds the page as a `gradio.Blocks`, without serving it.
 
     Args:
       viewer: the detectors.
-      pictures: image files to choose from; the first `SHOWN` are shown, those that cannot be read are left out.
-      threshold: initial minimum score of a box.
+      pictures: images and videos for the gallery; unreadable files are skipped, and at most `SHOWN` images are shown.
+      threshold: initial score threshold.
     """
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
@@ -74,10 +74,10 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
 
 
 class Page:
-    """The components of the page and their behaviour; to be created inside a `Blocks`.
+    """The components of the page and their event handlers; must be created inside a `Blocks`.
 
-    A handler takes values of components and returns the new values by component. `pictures` are image files to choose
-    from, with a small copy of each; see `build_page`.
+    A handler receives the values of components and returns new values by component. `pictures` are the images of the
+    gallery, each with its thumbnail.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Page:
 
     def _lay_out(self, threshold: float) -> None:
         gr, names = self.gr, self.viewer.names
-        self.key = gr.State(None)  # of the image's result in the viewer's cache
-        self.path = gr.State(self.pictures[0][0] if self.pictures else None)  # the image's `Picture`
-        self.mine = gr.State([])  # this visitor's uploads, like `pictures`
+        self.key = gr.State(None)  # key of the image's result in the viewer's cache
+        self.path = gr.State(self.pictures[0][0] if self.pictures else None)  # `Picture` of the displayed image
+        self.mine = gr.State([])  # this visitor's uploads, with thumbnails like `pictures`
         self.compared = gr.State(None)  # (checkpoint, `Picture`, key) of the last comparison
         gr.Markdown(f"## {TITLE}")
         small = [image for _, image in self.pictures]
@@ -133,7 +133,7 @@ class Page:
 
     def _lay_out_attention(self) -> None:
         gr, last = self.gr, self.viewer.detector(self.viewer.names[0]).config.depth - 1
-        gr.Markdown("**Attention of the token**: the brightest patch gets the most")
+        gr.Markdown("**Attention of the token**: brighter patches receive more")
         self.attention = gr.Image(label="attention of the token", elem_id="attention", **LOOK)
         with gr.Group():
             self.token = gr.Dropdown([], label="token", elem_id="token")
@@ -156,7 +156,7 @@ class Page:
         uploaded = [self.mine, self.gallery, *everything]
         upload = self._handler(self._upload)
         done = self.file.upload(upload, [self.file, self.mine, *given], uploaded, **work)
-        done.then(lambda: None, None, self.file, **work)  # the next outputs would be appended to it
+        done.then(lambda: None, None, self.file, **work)  # clears the field, so that the next upload is not appended
         self.gallery.select(
             self._handler(self._choose), [self.mine, self.name, self.threshold, *settings], everything, **work
         )
@@ -176,7 +176,7 @@ class Page:
         self.table.select(self._handler(self._pick), [self.key, *settings], clicked, **work)
 
     def _handler(self, work: Callable[..., dict]) -> Callable[..., dict]:
-        """Wraps `work` for Gradio; errors that a visitor can fix are shown as the message."""
+        """Wraps `work` as a Gradio handler that shows visitors the errors that they can fix."""
 
         @functools.wraps(work)
         def handler(*values: Any) -> dict:
@@ -185,12 +185,12 @@ class Page:
             except (InputError, UnreadableImage) as error:
                 return {self.message: f"**{error}**"}
 
-        if "event" in work.__annotations__:  # Gradio recognises the event's parameter by its type
+        if "event" in work.__annotations__:  # Gradio recognises the event parameter by its annotation
             handler.__annotations__ = work.__annotations__ | {"event": self.gr.SelectData}
         return handler
 
     def _show(self, name: str, path: Picture | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
-        """A new image or checkpoint: updates everything."""
+        """Analyses a new image, or the image with a new checkpoint, and updates all components."""
         if not path:
             return {self.message: FIRST}
         key = self.viewer.look(name, path)
@@ -217,27 +217,29 @@ class Page:
         }
 
     def _upload(self, files: list[str], mine: list, name: str, path: Picture | None, *settings: Any) -> dict:
-        """Images were uploaded: adds them before the others, and shows the first of them."""
+        """Adds uploaded images at the front of the gallery and shows the first one."""
         paths = [Path(file) for file in files]
         new, unreadable, beyond = thumbnails(paths)
         if not new:
-            small_copies(paths[0])  # raises its error
+            small_copies(paths[0])  # raises the error of the first file
         mine = [*new, *mine][:SHOWN]
         small = [image for _, image in [*mine, *self.pictures]]
         shown = self._show(name, new[0][0], *settings)
         if beyond:
-            shown[self.message] = f"The gallery has room for {SHOWN}; {beyond} are left out. {shown[self.message]}"
+            shown[self.message] = (
+                f"The gallery shows at most {SHOWN} images; {beyond} of the files are left out. {shown[self.message]}"
+            )
         if unreadable:
-            shown[self.message] = f"{unreadable} of {len(paths)} cannot be read. {shown[self.message]}"
+            shown[self.message] = f"{unreadable} of {len(paths)} files cannot be read. {shown[self.message]}"
         return shown | {self.mine: mine, self.gallery: self.gr.update(value=small, visible=True)}
 
     def _choose(self, mine: list, name: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """An image of the gallery was chosen."""
+        """Shows an image that was selected in the gallery."""
         path, _ = [*mine, *self.pictures][event.index]
         return self._show(name, path, threshold, layer, head, smooth)
 
     def _show_boxes(self, key: str, path: Picture, threshold: float) -> dict:
-        """The threshold has changed."""
+        """Shows the detections for a new threshold."""
         seen = self.viewer.seen(key)
         drawn = with_boxes(seen, threshold, self.viewer.font)
         content = io.BytesIO()
@@ -267,13 +269,13 @@ class Page:
         }
 
     def _file(self, name: str, content: bytes) -> str:
-        """A file in Gradio's cache, which deletes it after `KEPT_SECONDS`."""
+        """Writes a file to Gradio's cache, which deletes it after `KEPT_SECONDS`."""
         from gradio.processing_utils import save_bytes_to_cache
 
         return str(save_bytes_to_cache(content, name, self.json.GRADIO_CACHE))
 
     def _click(self, key: str, threshold: float, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """A click on the image: selects the token of the box there."""
+        """Selects the token of the box that was clicked."""
         seen = self.viewer.seen(key)
         factor = enlarged(seen.image)[1]
         x, y = (float(v) / factor for v in event.index)
@@ -284,13 +286,13 @@ class Page:
         return chosen | self._attention(key, token, layer, head, smooth)
 
     def _pick(self, key: str, layer: int, head: str, smooth: bool, event: Any) -> dict:
-        """A row of the table was clicked."""
+        """Selects the token of the table row that was clicked."""
         token = int(event.row_value[0])
         chosen = {self.message: f"Token {token} is chosen.", self.token: token}
         return chosen | self._attention(key, token, layer, head, smooth)
 
     def _show_attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
-        """Another token, layer or head was chosen."""
+        """Shows the attention of another token, layer or head."""
         return {self.message: ""} | self._attention(key, token, layer, head, smooth)
 
     def _attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
@@ -299,7 +301,7 @@ class Page:
         layer = int(layer)
         depth, heads = seen.attention.shape[:2]
         if not (0 <= token < len(seen.scores) and 0 <= layer < depth):
-            raise InputError(f"there is no token {token} or no layer {layer}.")
+            raise InputError(f"token {token} or layer {layer} does not exist.")
         number = _head_number(head, heads)
         if head != MEAN_HEAD and number is None:
             raise InputError(f"there is no head {head!r:.20}; the model has {heads}, counted from 0.")
@@ -311,26 +313,26 @@ class Page:
 
 
 def _head_number(text: str, heads: int) -> int | None:
-    """The number of one of the heads; None for anything else, such as the mean."""
+    """Parses the number of a head; returns None for anything else, such as the mean."""
     return int(text) if str(text).isdecimal() and int(text) < heads else None
 
 
 def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: bool = True) -> str:
-    """Serves a page until it is interrupted; returns its address.
+    """Serves a page until interrupted; returns its address.
 
     Args:
-      megabytes: limit of an uploaded image.
-      wait: False returns at once and continues to serve.
+      megabytes: maximum size of an uploaded file.
+      wait: whether to block until interrupted; otherwise, the page is served in the background.
 
     Raises:
-      InputError: the port is taken.
+      InputError: the port is in use.
     """
     gr = load_gradio()
     from starlette.middleware import Middleware
 
     most = megabytes * 2**20
     before = [Middleware(OwnContentOnly), Middleware(UploadLimits, most_bytes=most + 2**16, most_a_minute=A_MINUTE)]
-    plain = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts to load
+    plain = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no web fonts
     try:
         _, address, _ = blocks.launch(
             server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
@@ -341,6 +343,6 @@ def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: b
     except OSError as error:
         raise InputError(f"the page cannot be served at {host}:{port} ({error}); give another --port.") from error
     if wait:
-        print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+        print(f"the page is at {address} (Ctrl-C stops it)", flush=True)
         blocks.block_thread()
     return str(address)

@@ -10,16 +10,16 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Any, Send], Awaitable[None]]
 
 MINUTE = 60.0
-# Browsers then contact no other host, even if a library's page requests it.
+# Prevents browsers from contacting other hosts, even if Gradio's code tries to.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:"
 
 
 class UploadLimits:
-    """Refuses uploads that are too large, do not state their size, or are too frequent.
+    """Rejects uploads that are too large, too frequent, or sent without their size.
 
     Args:
       most_bytes: maximum size of one request.
-      most_a_minute: maximum requests per minute, of all visitors together.
+      most_a_minute: maximum requests per minute, over all visitors.
     """
 
     def __init__(self, app: App, most_bytes: int, most_a_minute: int):
@@ -35,11 +35,13 @@ class UploadLimits:
             while self._times and now - self._times[0] > MINUTE:
                 self._times.popleft()
             if not length.isdigit():
-                return await _refuse(send, 411, "an upload must state its length.")
+                return await _refuse(send, 411, "an upload needs a Content-Length header.")
             if int(length) > self.most_bytes:
                 return await _refuse(send, 413, f"an upload may have at most {self.most_bytes} bytes.")
             if len(self._times) >= self.most_a_minute:
-                return await _refuse(send, 429, f"at most {self.most_a_minute} images a minute are accepted; wait.")
+                return await _refuse(
+                    send, 429, f"at most {self.most_a_minute} uploads per minute are accepted; try again later."
+                )
             self._times.append(now)
         await self.app(scope, receive, send)
 
@@ -51,7 +53,7 @@ async def _refuse(send: Send, status: int, sentence: str) -> None:
 
 
 class OwnContentOnly:
-    """Forbids browsers to load content from other hosts, and to send them a referrer."""
+    """Prevents browsers from loading content from other hosts and from sending them a referrer."""
 
     def __init__(self, app: App):
         self.app = app

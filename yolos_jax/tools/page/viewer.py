@@ -24,12 +24,12 @@ from yolos_jax.inference.video import stills
 from yolos_jax.tools.analysis.attention_maps import Seen, look_at
 from yolos_jax.user_files import MOST_IMAGE, read_bytes, read_text
 
-MOST_PIXELS = 40_000_000  # limit of an image; a small file can contain very many
-KEPT, KEPT_BYTES = 32, 2**30  # maximum images with cached attention, of all visitors together, and maximum bytes
-FRAMES, MOST_FRAMES = 12, 20_000  # minimum frames of a video to show, and maximum frames that it may have
-THUMBNAIL, SHOWN = 128, 48  # pixels of an image to choose from; maximum number of such images
+MOST_PIXELS = 40_000_000  # maximum number of pixels of an image; even a small file can contain more
+KEPT, KEPT_BYTES = 32, 2**30  # maximum number of cached results over all visitors, and their maximum size in bytes
+FRAMES, MOST_FRAMES = 12, 20_000  # minimum number of frames shown of a long video; maximum length of a video in frames
+THUMBNAIL, SHOWN = 128, 48  # maximum sides of thumbnails in pixels; maximum number of thumbnails
 LOADED = 2  # detectors kept in memory
-GONE = "this image is no longer cached, since others were analysed in the meantime; choose it again."
+GONE = "this image is no longer cached, because others have been analysed since; choose it again."
 
 
 class Picture(NamedTuple):
@@ -40,24 +40,24 @@ class Picture(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name for visitors."""
+        """The name shown to visitors."""
         return self.path.name if self.frame is None else f"{self.path.name}, frame {self.frame}"
 
     @property
     def stem(self) -> str:
-        """The base name of files about it."""
+        """The base name of the files offered for download."""
         return self.path.stem if self.frame is None else f"{self.path.stem}-frame{self.frame}"
 
 
 class AttentionViewer:
-    """Detectors by name, and their cached results; safe to call from several threads.
+    """Detectors by name, and their cached results. It is thread-safe.
 
     Args:
-      checkpoints: folders of ours, Hugging Face folders or hub ids, the first one is selected initially.
+      checkpoints: yolos-jax checkpoints, Hugging Face folders or hub ids; the first one is selected initially.
       short_side, max_side: see `Detector.load`.
-      tokens: a CSV file with statistics of the first checkpoint's tokens, one row each, with a column `token` for
-        the number; "" for none.
-      font: a font file for the classes' names; by default DejaVu Sans.
+      tokens: a CSV file with statistics of the first checkpoint's tokens, one row per token, with its number in the
+        column `token`; "" for none.
+      font: a font file for class names; by default DejaVu Sans.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AttentionViewer:
         self._statistics = read_statistics(tokens) if tokens else {}
 
     def detector(self, name: str) -> Detector:
-        """The detector of one of `names`; `InputError` for any other, or if nothing usable is there."""
+        """The detector called `name`; raises `InputError` if the name is unknown or the checkpoint unusable."""
         if name not in self.names:
             raise InputError(f"there is no checkpoint {name!r:.80} on this page.")
         with self._lock:
@@ -89,7 +89,7 @@ class AttentionViewer:
         """Runs the detector on an image or frame and caches every token's attention in every block; returns its key.
 
         Raises:
-          UnreadableImage: it is not an image, is corrupted, or has more than `MOST_PIXELS`.
+          UnreadableImage: it is not an image, is corrupted, or has more than `MOST_PIXELS` pixels.
           InputError: see `detector`.
         """
         image = read_picture(picture)
@@ -99,7 +99,7 @@ class AttentionViewer:
             return self.keep(name, dataclasses.replace(seen, attention=seen.attention.astype(np.float16)))
 
     def keep(self, name: str, seen: Seen) -> str:
-        """Caches the result of a checkpoint and returns its key; drops the oldest if the cache is full."""
+        """Caches the result of a checkpoint and returns its key; drops the oldest results if the cache is full."""
         with self._lock:
             key = secrets.token_hex(8)
             self._kept[key] = name, seen
@@ -110,7 +110,7 @@ class AttentionViewer:
             return key
 
     def seen(self, key: str | None) -> Seen:
-        """The result cached by `look`; `InputError` if it was dropped."""
+        """The result cached by `look`; raises `InputError` if it was dropped."""
         with self._lock:
             if key is None or key not in self._kept:
                 raise InputError(GONE if key else "choose an image first.")
@@ -118,14 +118,14 @@ class AttentionViewer:
             return self._kept[key][1]
 
     def statistics(self, key: str, token: int) -> dict[str, str]:
-        """A token's row of the table of tokens, by column; empty if there is no table for its checkpoint."""
+        """A token's statistics by column name; empty if there are none for its checkpoint."""
         with self._lock:
             mine = key in self._kept and self._kept[key][0] == self.names[0]
         return self._statistics.get(token, {}) if mine else {}
 
 
 def read_picture(picture: str | Path | Picture) -> Image.Image:
-    """The RGB image of a file, upright; the message of `UnreadableImage` omits the file's folder."""
+    """Reads a file as an upright RGB image; the message of `UnreadableImage` omits the file's folder."""
     path, frame = picture if isinstance(picture, Picture) else (picture, None)
     if frame is not None:
         return next(still.image for still in stills(Input("video", str(path))) if still.number == frame)
@@ -139,18 +139,18 @@ def read_picture(picture: str | Path | Picture) -> Image.Image:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name is a video's."""
+    """Whether a file has the extension of a video."""
     return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
-    """Evenly spaced frames of a video, from its first, each with a copy of at most `side` pixels.
+    """Reads evenly spaced frames of a video, starting with the first, with thumbnails of at most `side` pixels.
 
-    All frames of a short video; otherwise at least `FRAMES`, and fewer than twice that.
+    Returns all frames of a short video, otherwise at least `FRAMES` and fewer than twice that number.
 
     Raises:
-      UnreadableImage: it cannot be read, or has more than `MOST_FRAMES` or frames of more than `MOST_PIXELS`.
-      InputError: the extra `video` is not installed.
+      UnreadableImage: the video cannot be read, or exceeds `MOST_FRAMES` frames or `MOST_PIXELS` pixels per frame.
+      InputError: the optional packages for `video` are not installed.
     """
     kept: list[tuple[Picture, Image.Image]] = []
     step = 1
@@ -169,15 +169,15 @@ def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
 
 
 class Thumbnails(NamedTuple):
-    """The first images and videos' frames of some files, at most `SHOWN`."""
+    """Thumbnails of the first images and video frames of some files, at most `SHOWN`."""
 
-    pictures: list[tuple[Picture, Image.Image]]  # each with a small copy
-    unreadable: int  # files
-    beyond: int  # files beyond the limit
+    pictures: list[tuple[Picture, Image.Image]]  # each with its thumbnail
+    unreadable: int  # number of files that cannot be read
+    beyond: int  # number of files beyond the limit
 
 
 def thumbnails(paths: Sequence[Path]) -> Thumbnails:
-    """Small copies of the first files that can be read."""
+    """Creates thumbnails of the first readable files."""
     found: list[tuple[Picture, Image.Image]] = []
     unreadable = 0
     for number, path in enumerate(paths):
@@ -191,7 +191,7 @@ def thumbnails(paths: Sequence[Path]) -> Thumbnails:
 
 
 def small_copies(path: Path) -> list[tuple[Picture, Image.Image]]:
-    """An image file, or frames of a video, with small copies; raises what `read_picture` and `frames_of` raise."""
+    """Reads an image, or frames of a video, with thumbnails; raises the errors of `read_picture` and `frames_of`."""
     if is_video(path):
         return frames_of(path, THUMBNAIL)
     image = read_picture(path)
@@ -203,7 +203,7 @@ def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
     """The token of the clicked box: the smallest box with at least this score that contains the point.
 
     Args:
-      x, y: the point in the image's pixels.
+      x, y: the clicked point, in pixels of the image.
     """
     tokens = seen.over(threshold)
     boxes = seen.boxes[tokens]
@@ -215,7 +215,7 @@ def token_at(seen: Seen, x: float, y: float, threshold: float) -> int | None:
 
 
 def choices(seen: Seen) -> list[tuple[str, int]]:
-    """(text of the entry in a list, token) of every token, best first."""
+    """Dropdown entries (text, token) of all tokens, best first."""
     return [(f"#{i} {seen.names[i]} {seen.scores[i]:.2f}", int(i)) for i in seen.over(0.0)]
 
 
@@ -227,17 +227,17 @@ def found_over(seen: Seen, threshold: float) -> Detections:
 
 
 def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
-    """Rows of a CSV file by their number in the column `token`; `InputError` if it has none."""
+    """Reads the rows of a CSV file by the number in their column `token`; raises `InputError` if there is none."""
     text = read_text(path, "the table of tokens")
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         return {int(row["token"]): {k: _rounded(v) for k, v in row.items() if k != "token"} for row in rows}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} is not a table of tokens: it needs a column `token` with their numbers.") from error
+        raise InputError(f"{path} is not a table of tokens: it needs a column `token` with token numbers.") from error
 
 
 def _rounded(text: str) -> str:
-    """A number with at most three decimals; anything else unchanged."""
+    """Rounds a number to at most three decimals; returns any other text unchanged."""
     try:
         return f"{float(text):.3f}".rstrip("0").rstrip(".")
     except ValueError:
