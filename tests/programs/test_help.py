@@ -21,9 +21,8 @@ SLOW = {
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 EXAMINATIONS = "attention", "tokens", "correlation", "cost", "positions", "runs"
 
-COMMAND = re.compile(
-    r"(?:^|[\s=])(yolos-(?!jax|tiny|small|base)[a-z-]+(?: .*)?)$"
-)  # other names that start with yolos- are models
+# The lookahead excludes other names that start with yolos-: the package, its models.
+COMMAND = re.compile(r"(?:^|[\s=])(yolos-(?!jax|tiny|small|base)[a-z-]+(?: .*)?)$")
 
 # Prints, for each program, the exit code, its help and the slow modules imported since the previous program.
 PROBE = """

@@ -78,9 +78,8 @@ def assert_drawn(figure, lines):
     keys = {"AP": "val/AP", "AP50": "val/AP50", "learning rate": "learning_rate", "images/s": "images_per_second"}
     keys["validation"] = "val/loss"
     drawn = {curve.get_label(): curve.get_xydata().tolist() for axis in figure.axes for curve in axis.lines}
-    drawn = {
-        label: points for label, points in drawn.items() if not label.startswith("_")
-    }  # the marker of the best value
+    # Labels with a leading underscore are the markers of the best values.
+    drawn = {label: points for label, points in drawn.items() if not label.startswith("_")}
     assert sorted(drawn) == sorted([*keys, "total", "ce", "bbox", "giou"])
     for label, points in drawn.items():
         key = keys.get(label, label)

@@ -109,9 +109,8 @@ def category_problems(train: Split, val: Split) -> list[Problem]:
     file = val.source.origin
     other = train.source.origin
     problems = []
-    by_name = dict(
-        zip(val.source.category_ids, train.source.category_ids)
-    )  # the ids differ if categories were matched by name
+    # The ids differ if categories were matched by name.
+    by_name = dict(zip(val.source.category_ids, train.source.category_ids))
     for number, name in sorted(val.names.items()):
         number = by_name.get(number, number)
         if plain_name(train.names.get(number, "")) != plain_name(name):

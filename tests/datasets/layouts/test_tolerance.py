@@ -176,10 +176,8 @@ def test_absent_images_are_skipped_on_request(tmp_path):
         source.read(source.examples[1])
     change(root, lambda c: c["images"][1].pop("width"))
     assert source.examples.image_ids.tolist() == [1, 2, 3]
-    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [
-        1,
-        3,
-    ]  # the size of image 2 is unknown
+    # Image 2 is skipped because its size is unknown.
+    assert read(root, **{"data.on_bad_image": "skip"}).examples.image_ids.tolist() == [1, 3]
 
 
 def test_hidden_files(tmp_path):

@@ -55,9 +55,8 @@ def data_of(figure):
 def test_curves_show_the_metrics(tmp_path, drawn):
     lines = write_run(tmp_path / "run", 40, 0.4)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write(
-            '{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot'
-        )  # not finite; truncated when the process was killed
+        # A value that is not finite, and a line truncated when the process was killed.
+        file.write('{"step": 41, "total": NaN, "bbox": 7.0}\n{"step": 42, "tot')
     found = Curves(tmp_path / "run", ("total", "bbox"), ("AP", "AP50"))
     found.draw(40)
     panels = data_of(drawn["curves.png"])

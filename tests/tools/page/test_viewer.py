@@ -145,9 +145,8 @@ def test_invalid_hosts_and_ports(monkeypatch):
         with pytest.raises(InputError, match=rf"port {port} of 127.0.0.1 cannot be used .*choose another --port"):
             check_free_port("127.0.0.1", port)
     check_free_port("127.0.0.1", port)  # the port is free again
-    with pytest.raises(
-        InputError, match=r"--host 192.0.2.1 is not an address of this machine"
-    ):  # reserved for documentation
+    # 192.0.2.0/24 is reserved for documentation.
+    with pytest.raises(InputError, match=r"--host 192.0.2.1 is not an address of this machine"):
         check_free_port("192.0.2.1", port)
 
     def unknown(*_, **__):

@@ -17,10 +17,8 @@ from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx
 
-LARGEST_DIFFERENCE = {
-    "logits": 1e-4,
-    "boxes": 1e-5,
-}  # from our outputs; for logits, relative to the largest one if above 1
+# Maximum difference from this package's outputs; for logits, relative to the largest one if that is above 1.
+LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}
 PACKAGES = ("spox", "onnxruntime")
 MEANINGS = {
     "images": "RGB pixels of resized images, each in the upper left corner of a canvas whose sides are multiples of "

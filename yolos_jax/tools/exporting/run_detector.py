@@ -49,9 +49,8 @@ def open_upright(path: str) -> Image.Image:
         raise Unusable(f"{path} is not a regular file; pass an image file.")
     try:
         with Image.open(path) as image:
-            frames = (
-                1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            )  # further images in an MPO are previews
+            # Further images in an MPO file are previews.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames > 1:
                 print(f"note: {path} has {frames} frames or pages; only the first is used", file=sys.stderr)
             image.load()
