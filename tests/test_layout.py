@@ -17,7 +17,7 @@ NEWCOMER = [
     "programs/train.py", "training/loop.py", "training/run.py", "training/step.py", "tasks/detection.py",
     "model/yolos.py", "objective/losses.py",
 ]  # fmt: skip
-MOST_LINES, MOST_OF_A_FUNCTION, MOST_OF_THE_CORE, MOST_OF_THE_PACKAGE = 500, 60, 5500, 26_000
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_OF_THE_CORE, MOST_OF_THE_PACKAGE = 500, 60, 5500, 26_100
 MOST_TO_READ, MOST_OF_THE_LOOP = 1200, 60
 
 

@@ -165,11 +165,7 @@ def _set_sizes(
 
 
 def _decide(
-    found: Annotations,
-    images: Images,
-    headers: Mapping[int, Header],
-    measured: Collection[int],
-    options: SplitOptions,
+    found: Annotations, images: Images, headers: Mapping[int, Header], measured: Collection[int], options: SplitOptions
 ) -> ExifDecision:
     """Decides how images with an EXIF rotation are read. Relative boxes fit either orientation, so they are ignored."""
     turned = {i["id"] for i in images if i["id"] in headers and headers[i["id"]].orientation > 1}

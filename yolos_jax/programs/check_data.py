@@ -31,10 +31,7 @@ def main() -> None:
     text = "draw N augmented training images with their boxes, as the model sees them"
     parser.add_argument("--show", type=int, default=0, metavar="N", help=text)
     parser.add_argument(
-        "--show-to",
-        default="check_data.png",
-        metavar="FILE",
-        help="output file of --show (default check_data.png)",
+        "--show-to", default="check_data.png", metavar="FILE", help="output file of --show (default check_data.png)"
     )
     args, config = parser.parse_recipe()
     if args.show < 0 or Path(args.show_to).suffix.lower() not in (".png", ".jpg", ".jpeg"):

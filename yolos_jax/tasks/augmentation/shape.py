@@ -5,21 +5,17 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from yolos_jax.data.augment import Operation, cut_out
+from yolos_jax.data.augment import Flip, Operation, cut_out
 from yolos_jax.data.examples import Example
 
 _TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
 
 @dataclasses.dataclass(frozen=True)
-class VerticalFlip(Operation):
+class VerticalFlip(Flip):
     """Flips an image upside down with a given probability. Numbers: 1 if flipped, else 0."""
 
-    probability: float = 0.5
     name: str = "vertical_flip"
-
-    def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return (random.random((len(sizes), 1)) < self.probability).astype(np.int32), sizes
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
         return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if numbers[0] else image

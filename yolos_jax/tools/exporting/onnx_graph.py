@@ -139,10 +139,7 @@ class _Network:
             _expanded(op.cast(op.range(_wholes(0), op.squeeze(n), _wholes(1)), to=np.float32), 0)
             for n in (self.rows, self.columns)
         )
-        inside = op.and_(
-            _expanded(op.less(row, self.height), 2),
-            _expanded(op.less(column, self.width), 1),
-        )
+        inside = op.and_(_expanded(op.less(row, self.height), 2), _expanded(op.less(column, self.width), 1))
         bias = op.where(op.reshape(inside, _shape(self.batch, -1)), _floats(0), _floats(-np.inf))
         shared = op.expand(_floats(0), _shape(self.batch, 1 + config.det_tokens))
         self.bias = _expanded(op.concat([shared, bias], axis=1), 1, 2)  # [B, 1, 1, T], added to the attention scores
