@@ -86,10 +86,12 @@ NOT_RUN = {
     r"examples/slice_large": Left("needs sahi", "examples/test_examples.py::test_slices"),
     r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_docs_example"),
     r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
-    r"benchmarks\.evaluation": Left("takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both"),
+    r"benchmarks\.evaluation": Left(
+        "takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both_implementations"
+    ),
     r"benchmarks\.finetuning ": Left("takes hours", "benchmarks/test_finetuning_benchmark.py::test_run_and_table"),
     r"benchmarks\.finetuning_peer": Left(
-        "takes hours", "parity/test_finetuning_peer.py::test_both_sides_take_the_same_steps"
+        "takes hours", "parity/test_finetuning_peer.py::test_implementations_take_the_same_steps"
     ),
     r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
     r"benchmarks\.model (?!--works --)": Left(

@@ -1,4 +1,4 @@
-"""The scripts in `examples/`, if the packages they need are installed."""
+"""Tests the scripts in `examples/` whose required packages are installed."""
 
 import importlib.util
 import io
@@ -16,7 +16,7 @@ from yolos_jax.inference.detections import Detections
 
 
 def example(name, *packages):
-    """A module of `examples/`; skips the test if a package is missing."""
+    """Imports a module from `examples/`; skips the test if a package is missing."""
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
     spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
@@ -45,7 +45,7 @@ def as_png(pixels):
 
 
 def test_detection_and_attention(checkpoint, tmp_path):
-    """A panel for the detections and one for each of the best tokens, brightest where the token attends most."""
+    """Draws a panel for the detections and one per best token, brightest where the token attends most."""
     shows = example("detection_and_attention")
     Image.fromarray(noise(0, 40, 64)).save(tmp_path / "a.png")
     detector = Detector.load(checkpoint)
@@ -102,7 +102,7 @@ def test_tracking():
 
 
 def test_slices(checkpoint):
-    """Boxes from SAHI equal those of manually cut slices, clipped to the slice and shifted to its position."""
+    """Boxes from SAHI match detections in manually cut slices, clipped to the slice and shifted to its position."""
     slicing = example("slice_large", "sahi")
     detector, image = Detector.load(checkpoint), noise(0, 128, 192)
     threshold = 0.3

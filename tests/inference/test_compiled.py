@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where and when they are cached, and their reuse in the next process."""
+"""Compiled programs on disk: where and when they are cached, and how the next process reuses them."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ from yolos_jax.weights.checkpoints import load_detector
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The user's cache folder, with all cache settings removed from the process."""
+    """Redirects the user's cache folder, and removes all cache settings from the process."""
     before = {name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jax.config.update("jax_compilation_cache_dir", None)
@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
 
 
 def entries(folder):
-    """Names of the compiled programs in a folder."""
+    """Returns the names of the compiled programs in a folder."""
     return sorted(path.name.split("-")[0] for path in folder.glob("*-cache"))
 
 
@@ -52,8 +52,8 @@ def test_default_folder(home, tmp_path):
     np.testing.assert_array_equal(program("kept", lambda x: 2 * x + 1), [1, 3, 5])
     assert "jit_kept" in entries(home)
     if os.name == "posix":
-        assert stat.S_IMODE(home.stat().st_mode) == 0o700  # jax runs the programs in it
-    assert keep_compiled(tmp_path / "mine") == ""  # even if a cache is already in use
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700  # because jax executes programs from this folder
+    assert keep_compiled(tmp_path / "mine") == ""  # even if another cache is already in use
     program("moved", lambda x: 3 * x + 1)
     assert "jit_moved" in entries(tmp_path / "mine") and "jit_moved" not in entries(home)
     assert keep_compiled() == "" and jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
@@ -132,7 +132,7 @@ def test_the_next_process_uses_the_cached_detector(home, tmp_path, call):
 
 
 def test_training_caches_a_step_with_the_device_matcher(home, tmp_path):
-    """jax 0.10 caches no program with a callback, such as the host matcher; a cached step returns bit-equal results."""
+    """A cached step returns bit-equal results. jax 0.10 cannot cache a step with the host matcher (a callback)."""
     data = micro_data(tmp_path / "data")
     once = {"train.max_steps": 1, "eval.compilation_cache": "off"}
     train(micro_config(data, **once), tmp_path / "off", devices=jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""Conversions of detections to other formats."""
+"""Tests conversions of detections to other formats."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ def test_draw_accepts_any_input_of_a_detector(tmp_path):
     assert FOUND.draw(tmp_path / "turned.png").tobytes() == drawn.tobytes()
 
 
-def test_draw_rejects_other_images(tmp_path):
+def test_draw_rejects_invalid_images(tmp_path):
     with pytest.raises(InputError, match="the image has 48x64 pixels, but these detections are for one with 64x48"):
         FOUND.draw(Image.new("RGB", (48, 64)))
     with pytest.raises(UnreadableImage, match=r"absent\.png does not exist"):

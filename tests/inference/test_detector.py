@@ -1,4 +1,4 @@
-"""Tests `Detector` on images of every format and compares it with the network's outputs."""
+"""Tests `Detector` with images of every type and compares it with the network's outputs."""
 
 import copy
 import io
@@ -82,7 +82,7 @@ def test_bytes_equal_normalized_floats(detector):
 
 
 def test_boxes_are_in_original_pixels(detector):
-    """Scores, labels and boxes recomputed in numpy from `forward` on a hand-resized image."""
+    """Recomputes scores, labels and boxes in NumPy from the outputs of `forward` for a manually resized image."""
     image = noise(350, 200)
     (found,) = detector([image], threshold=0.0)
     sized = np.asarray(image.resize((112, 64), Image.Resampling.BILINEAR))
@@ -101,7 +101,7 @@ def test_boxes_are_in_original_pixels(detector):
 
 
 def test_one_compilation_per_bucket(folder):
-    """For any number of images; 64x64 and 64x80 pixels are 16 and 20 patches, in two buckets."""
+    """Holds for any number of images. 64x64 and 64x80 pixels are 16 and 20 patches, which belong to two buckets."""
     detector = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
     for n in (1, 2, 3, 5, 8):
         detector([noise(64, 64)] * n + [noise(64, 80)])
@@ -123,7 +123,7 @@ def test_every_mode_and_file_type(detector, tmp_path, mode, ending):
     try:
         image.save(tmp_path / f"p.{ending}")
     except OSError:
-        pytest.skip(f"{ending} holds no {mode}")
+        pytest.skip(f"{ending} does not support {mode}")
     (a,) = detector([tmp_path / f"p.{ending}"], threshold=0.0)
     (b,) = detector([image], threshold=0.0)
     assert len(a.scores) == detector.config.det_tokens
@@ -158,7 +158,7 @@ def test_exif_rotation(detector, tmp_path):
     (upright,) = detector([image.transpose(Image.Transpose.ROTATE_270)], 0.0)
     assert turned.size == (48, 80)
     np.testing.assert_array_equal(turned.boxes, upright.boxes)
-    assert open_rgb(tmp_path / "turned.png").size == (80, 48), "data sets' boxes belong to the stored pixels"
+    assert open_rgb(tmp_path / "turned.png").size == (80, 48), "boxes of data sets refer to the stored pixels"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (2000, 20), (7, 900)])
@@ -187,12 +187,12 @@ def test_arrays(detector):
 
 
 def test_one_image_or_many(detector, tmp_path):
-    """Every type of image: single, in a list and from a generator."""
+    """Passes every type of image alone, in a list and from a generator."""
     image = noise()
     path = tmp_path / "p.png"
     image.save(path)
     buffer = io.BytesIO()
-    image.save(buffer, "png")  # its position is at its end
+    image.save(buffer, "png")  # leaves the read position at the end
     lazy = Image.open(path)
     expected = detector(image, 0.0)
     assert len(expected) == detector.config.det_tokens
@@ -200,18 +200,18 @@ def test_one_image_or_many(detector, tmp_path):
         kinds = [str(path), path, path.read_bytes(), bytearray(path.read_bytes()), buffer, file, Stream(path), lazy]
         for kind in kinds:
             assert_same(detector(kind, 0.0), expected)
-        kinds[6] = Stream(path)  # a file that cannot be rewound is read once
+        kinds[6] = Stream(path)  # a stream can be read only once
         for many in (kinds, tuple(kinds[:-2]), (kind for kind in kinds[:3]), np.array([str(path)] * 2)):
             found = detector(many, 0.0)
             assert isinstance(found, list) and len(found) > 1
             for one in found:
                 assert_same(one, expected)
-    for one in detector([buffer] * 6 + [Image.open(path)] * 6, 0.0):  # one file, several threads
+    for one in detector([buffer] * 6 + [Image.open(path)] * 6, 0.0):  # several threads read one file
         assert_same(one, expected)
 
 
 class Stream:
-    """A readable, non-seekable stream, like a URL's response."""
+    """A readable, non-seekable stream, like an HTTP response."""
 
     def __init__(self, path):
         self.read = open(path, "rb").read  # noqa: SIM115
@@ -313,7 +313,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
 
 
 def test_suppression_per_class(folder, detector):
-    """Compares with suppression computed by hand; category ids and thresholds have no effect."""
+    """Compares with suppression computed in plain Python."""
     with pytest.raises(InputError, match="nms is 2; it must be a number between 0 and 1"):
         Detector.load(folder, nms=2)
     strict = Detector.load(folder, short_side=64, max_side=256, batch_size=3, nms=0.2)
@@ -336,7 +336,7 @@ def overlap(a, b):
 
 
 def test_a_pickled_detector_detects_the_same(detector):
-    """Results are bit-equal, including attributes set after loading; the pickle contains no device arrays."""
+    """Results are bit-equal, attributes set after loading are kept, and the pickle contains no device arrays."""
     state = detector.__getstate__()
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state["_params"])) and "_detect" not in state
     again, wanted = pickle.loads(pickle.dumps(detector)), detector(noise(), 0.0)

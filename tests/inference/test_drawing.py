@@ -1,4 +1,4 @@
-"""Properties of drawings: labels are legible, inside the image, and do not overlap."""
+"""Properties of annotated images: labels are legible, stay inside the image, and do not overlap."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZES = [(640, 425), (480, 640), (512, 512), (4000, 2656)]
 
 
 def crowd(size, n, seed=0, spread=0.2):
-    """Boxes around the centre, some partly outside the image, with labels of two to twenty letters."""
+    """Generates boxes around the centre, some partly outside the image, with random labels."""
     rng = np.random.default_rng(seed)
     centre, half = rng.normal(0.5, spread, (n, 2)), rng.uniform(0.02, 0.3, (n, 2))
     boxes = np.concatenate([centre - half, centre + half], axis=1) * np.tile(size, 2)
@@ -33,7 +33,7 @@ def overlap(a, b):
 @pytest.mark.parametrize("n, spread", [(5, 0.2), (60, 0.2), (60, 0.01)])
 def test_labels_stay_inside_the_image_and_do_not_overlap(size, n, spread):
     placed = rectangles(size, *crowd(size, n, spread=spread)[::2])
-    assert len(placed) == n, "there is room for all of them"
+    assert len(placed) == n, "all labels fit"
     for x0, y0, x1, y1 in placed:
         assert 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]
     assert not any(overlap(a, b) for i, a in enumerate(placed) for b in placed[:i])
@@ -48,7 +48,7 @@ def test_labels_that_do_not_fit_are_omitted():
 
 
 def test_a_label_touches_its_box_if_possible():
-    """Labels go above the box, inside it at the image's upper edge, or below it if another label is inside."""
+    """A label is placed above its box, inside it at the image's upper edge, or below it if another label is inside."""
     size, text = (640, 480), ["cat 0.90"]
     (above,) = rectangles(size, np.array([[100, 100, 300, 200]]), text)
     assert above[0] == 100 and above[3] == 100
@@ -87,7 +87,7 @@ def test_small_images_are_enlarged():
 
 
 def relative_luminance(colour):
-    """The contrast formula of WCAG 2.1."""
+    """The relative luminance of WCAG 2.1, from which contrast ratios are computed."""
     channels = np.asarray(colour) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
         0.2126,
@@ -111,7 +111,7 @@ def test_consecutive_colours_differ():
 
 
 @pytest.mark.parametrize("size", [(64, 48), (640, 425)])
-def test_everything_else_is_unchanged(size):
+def test_other_pixels_are_unchanged(size):
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), np.uint8))
     before = image.tobytes()
     boxes, classes, texts = crowd(size, 4)

@@ -1,4 +1,4 @@
-"""Downloading images from a local server, and the error message for each failure."""
+"""Downloads images from a local server, and tests the error message for each failure."""
 
 import contextlib
 import threading
@@ -74,7 +74,7 @@ def test_existing_images_are_downloaded(site, path):
     assert fetch(f"{site}/{path}", most_bytes=len(DATA)) == DATA
 
 
-def test_names_with_other_characters_are_encoded(site):
+def test_special_characters_are_encoded(site):
     assert fetch(f"{site}/name/ä b%20c") == b"/name/%C3%A4%20b%20c yolos-jax"
 
 

@@ -1,4 +1,4 @@
-"""Letters in class names: supported letters are drawn, and missing ones are reported."""
+"""Tests letters in class names: supported letters are drawn, and missing ones are reported."""
 
 from pathlib import Path
 
@@ -20,25 +20,25 @@ def drawn(text, font=""):
 
 
 def test_accented_letters_are_drawn_and_distinct():
-    """A font without them draws the same box for every letter."""
+    """A font without these letters would draw the same box for each of them."""
     texts = ["été", "ètè", "naïf", "šlo", "łza", "ελα", "кот"]
     pictures = [drawn(text).tobytes() for text in texts]
     assert len(set(pictures)) == len(texts) and missing_letters(texts) == []
     left, right = (drawn(text) for text in ("方", "块"))
-    np.testing.assert_array_equal(left, right)  # which is never drawn here
+    np.testing.assert_array_equal(left, right)  # the font has neither letter
 
 
 def test_missing_letters_are_reported():
     names = ["方块", "été", "disc 🟠", "方"]
     assert missing_letters(names) == ["块", "方", "🟠"]
     note = missing_note(names, "", "--font")
-    assert note == "DejaVu Sans has no glyph for 3 letters in class names (块方🟠); set another with --font"
+    assert note == "DejaVu Sans has no glyph for 3 letters in class names (块方🟠); choose another font with --font"
     assert missing_note(["été", "a b"], "", "--font") == "" and missing_letters(["\ud800"]) == []
     assert missing_note(map(chr, range(0x4E00, 0x4E20)), MONO, "--font").count("...") == 1
 
 
-def test_another_font(tmp_path):
-    """Its letters have different widths, and its file name may be in any script."""
+def test_custom_font(tmp_path):
+    """Text has the widths of the font's letters, and the file name of the font may contain non-ASCII letters."""
     (tmp_path / "schrift é.ttf").write_bytes(Path(MONO).read_bytes())
     file = str(tmp_path / "schrift é.ttf")
     assert font_of(20, file).getbbox("illi") == ImageFont.truetype(MONO, 20).getbbox("illi")

@@ -1,4 +1,4 @@
-"""Finding inputs from names, and reporting ignored files."""
+"""Tests finding inputs by name and reporting ignored files."""
 
 import os
 
@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "image_endings", lambda: image_endings() - HEIF)  # as without pillow-heif
+    monkeypatch.setattr(inputs, "image_endings", lambda: image_endings() - HEIF)  # as if pillow-heif were not installed
     return "photos"
 
 
@@ -57,7 +57,7 @@ def test_patterns(folder):
     assert find(["photos/*"]).notes[0].endswith("1 video (pass each one by name), 1 folder (use ** to include them)")
     (named := folder + "/[x].jpg") and Image.new("RGB", (8, 8)).save(named)
     assert find([named]).inputs == images("[x].jpg")  # a file with that literal name takes precedence
-    os.rename(folder, "photos [2024]")  # and so do folders
+    os.rename(folder, "photos [2024]")  # as does a folder
     assert len(find(["photos [2024]"]).inputs) == 3
     for pattern in ("photos [2024]/*.jpg", os.path.abspath("photos [2024]/*.jpg")):
         assert [os.path.basename(one.name) for one in find([pattern]).inputs] == ["[x].jpg", "a.jpg"]
@@ -97,7 +97,7 @@ def test_lists(folder, tmp_path):
     ("x.txt", b"\xff\xfea", "the list x.txt is UTF-16"),
     ("y.txt", b"", "the list x.txt does not exist"),
 ])  # fmt: skip
-def test_lists_that_cannot_be_read(folder, tmp_path, name, content, words):
+def test_invalid_lists(folder, tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as refusal:
         find(["x.csv" if name.endswith("csv") else "x.txt"])
@@ -131,14 +131,14 @@ def test_files_urls_videos_and_cameras():
 
 
 def test_extensions_match_pillow(tmp_path):
-    """Every format that can be written is read back with every registered extension."""
+    """Every extension that Pillow can both write and open counts as an image extension."""
     Image.init()
     picture, tried = Image.new("RGB", (16, 16), (200, 30, 40)), set()
     for ending, kind in Image.registered_extensions().items():
         if kind in Image.SAVE and kind in Image.OPEN:
             try:
                 picture.save(tmp_path / f"x{ending}", kind)
-            except (OSError, ValueError):  # does not support RGB or cannot be written here
+            except (OSError, ValueError):  # the format does not support RGB or cannot be written here
                 continue
             tried.add(ending)
     assert {".jfif", ".avif", ".jp2", ".tga", ".ico", ".bmp", ".webp", ".tif"} <= tried <= image_endings()

@@ -1,4 +1,4 @@
-"""Writes detections in each format and reads them back with other readers; unique output names."""
+"""Writes detections in each format and reads them back with independent readers; tests unique output names."""
 
 import csv
 import io
@@ -104,7 +104,8 @@ def from_csv(folder, files):
     with open(folder / "detections.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     keys = list(zip(files, ["", "", "", "0", "1", "2"]))
-    assert [(r["file"], r["frame"]) for r in rows] == [keys[0], keys[0], keys[2], keys[3], keys[5]]  # no empty images
+    # images without detections have no rows
+    assert [(r["file"], r["frame"]) for r in rows] == [keys[0], keys[0], keys[2], keys[3], keys[5]]
     for key in keys:
         mine = [r for r in rows if (r["file"], r["frame"]) == key]
         assert all(r["name"] == NAMES[int(r["label"])] for r in mine)

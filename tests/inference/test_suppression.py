@@ -8,7 +8,7 @@ from yolos_jax.inference.suppression import check_nms, suppressed
 
 
 def detections(seed, n=100, classes=3):
-    """Boxes of a few classes around six positions, with some equal scores and some empty boxes."""
+    """Generates boxes of a few classes around six positions, with some equal scores and some empty boxes."""
     rng = np.random.default_rng(seed)
     place = rng.integers(0, 6, (n, 1)) * 20
     corner = place + rng.normal(0, 2, (n, 2))
@@ -50,7 +50,7 @@ def test_matches_a_plain_implementation(seed, threshold):
 def test_matches_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     scores, labels, boxes = detections(7)
-    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # equal scores have no order there
+    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # torchvision does not order ties
     theirs = ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
     assert suppressed(scores, labels, boxes, 0.5).tolist() == theirs.tolist()
 

@@ -1,4 +1,4 @@
-"""Reads and writes videos with known frames. Requires the package av."""
+"""Reads and writes videos with known frames. Requires the package `av`."""
 
 import socket
 import sys
@@ -18,7 +18,7 @@ from yolos_jax.inference.video import Still
 from yolos_jax.programs import predict
 
 pytestmark = pytest.mark.parity
-av = pytest.importorskip("av", reason="av is absent (the extra video)")
+av = pytest.importorskip("av", reason="av is not installed (extra video)")
 
 SIZE, RATE = (64, 48), 10
 
@@ -28,7 +28,7 @@ def colour(number):
 
 
 def film(path, count=8, size=SIZE, codec="ffv1"):
-    """A lossless video in which each frame has a single colour."""
+    """Writes a video, lossless by default, in which each frame has a single colour."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = *size, "bgr0" if codec == "ffv1" else "yuv420p"
@@ -49,7 +49,7 @@ def test_frames_and_their_times(tmp_path):
 
 @pytest.mark.parametrize("size", [(64, 48), (51, 33)])
 def test_a_drawn_video_has_the_same_frames_and_length(tmp_path, size):
-    """FFmpeg reads it back; odd sides gain a pixel, and times may be irregular."""
+    """FFmpeg reads the video back. Odd widths and heights are rounded up, and times may be irregular."""
     times = [0.0, 0.04, 0.08, 0.5, 1.0]
     drawn = video.DrawnVideo(tmp_path / "a.mp4")
     for number, seconds in enumerate(times):
@@ -64,7 +64,7 @@ def test_a_drawn_video_has_the_same_frames_and_length(tmp_path, size):
 
 
 def test_a_drawn_video_with_a_variable_rate_has_the_same_length(tmp_path):
-    """9.1 s, most of it for the last frame."""
+    """The video lasts 9.1 s, more than half of which is the last frame."""
     lasts = [0.04, 0.04, 0.08, 1.0, 0.04, 2.0, 0.04, 5.86]
     starts = np.cumsum([0, *lasts[:-1]]).tolist()
     made = [Still(i, at, Image.new("RGB", SIZE, colour(i)), each) for i, (at, each) in enumerate(zip(starts, lasts))]
@@ -83,7 +83,7 @@ def test_a_drawn_video_with_a_variable_rate_has_the_same_length(tmp_path):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
-    """Reads metadata: 4:3 pixels, sound."""
+    """A video with 4:3 pixels and sound keeps its aspect ratio, and notes report both."""
     with av.open(str(tmp_path / "a.mov"), "w") as container:
         stream, sound = container.add_stream("mpeg4", rate=RATE), container.add_stream("pcm_s16le", rate=8000)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
@@ -113,7 +113,7 @@ def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
 
 
 def test_a_video_marked_as_rotated(tmp_path):
-    """A video as recorded by phones: landscape frames with a rotation matrix."""
+    """Phones record portrait videos as landscape frames with a rotation matrix."""
     film(tmp_path / "a.mp4", 2, codec=next(c for c in video.CODECS if c in av.codecs_available))
     data = (tmp_path / "a.mp4").read_bytes()
     one, quarter = (1 << 16).to_bytes(4, "big"), (0xFFFF0000).to_bytes(4, "big")
@@ -126,7 +126,7 @@ def test_a_video_marked_as_rotated(tmp_path):
     assert [one.image.size for one in video.stills(source, upright=False)] == [SIZE] * 2
 
 
-def test_a_camera_is_opened_by_the_systems_name(tmp_path, monkeypatch):
+def test_cameras_use_the_input_device_of_the_platform(tmp_path, monkeypatch):
     """Replaces the camera with FFmpeg's test image."""
     monkeypatch.setitem(video.CAMERAS, sys.platform, ("lavfi", "color=c=red:s=32x24:r=5:d={}"))
     found = list(video.stills(Input("camera", "camera:2")))
@@ -166,7 +166,7 @@ def test_without_the_package(monkeypatch):
 def test_a_stream_without_a_server(tmp_path):
     """The scheme is supported; a missing server causes a one-line error."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # and not listening
+        free.bind(("127.0.0.1", 0))  # without listening
         address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"
         with pytest.raises(UnreadableImage, match=f"the stream {address} cannot be read .Connection refused"):
             next(video.stills(Input("stream", address)))

@@ -13,7 +13,7 @@ from yolos_jax.model.on_cpu import attend
 
 
 def plain(q, k, v, length, given):
-    """The output and the gradients of q, k and v in float64 NumPy, using only the real keys of each sequence."""
+    """Computes the output and the gradients of q, k and v in float64 NumPy, ignoring padding keys."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     out, of_q, of_k, of_v = np.zeros(q.shape), np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     scale = q.shape[-1] ** -0.5
@@ -32,7 +32,7 @@ def plain(q, k, v, length, given):
 
 
 def numbers(batch, queries, keys, heads=2, size=8, dtype="float32", spread=1.0):
-    """q, k, v, and the gradient of the output."""
+    """Draws q, k, v, and the gradient of the output."""
     rng = np.random.default_rng(0)
     shapes = [(batch, n, heads, size) for n in (queries, keys, keys, queries)]
     return [jnp.asarray(rng.normal(size=shape) * s, dtype) for shape, s in zip(shapes, (spread, 1, 1, 1))]
@@ -51,7 +51,7 @@ def assert_close(a, b, atol):
 
 @pytest.mark.parametrize("block", [4, 5, 16, 64])
 def test_every_length(block):
-    """A batch with one sequence of each length from 1 to an odd N."""
+    """Uses a batch with one sequence of each length from 1 to an odd number."""
     n = 23
     args, length = numbers(n, n, n), jnp.arange(1, n + 1)
     got = found(block, *args[:3], length, args[3])
@@ -80,12 +80,12 @@ def test_bfloat16_keeps_sums_in_float32():
 
 @pytest.mark.parametrize("block", [8, 64])
 def test_extreme_scores(block):
-    """Scores of several hundred with both signs, the largest in padding, cause no overflow and lose no weights."""
+    """Scores of several hundred with both signs, the largest of them in padding, do not overflow or lose accuracy."""
     q, k, v, given = numbers(2, 33, 33, spread=300.0)
     q, k = abs(q), (-abs(k)).at[:, 20:].set(10.0)
     got = found(block, q, k, v, jnp.array([20, 7]), given)
     want = plain(q, k, v, [20, 7], given)
-    assert_close(got[:1] + got[3:], want[:1] + want[3:], 1e-4)  # float32 scores of 1,000 are 6e-5 apart
+    assert_close(got[:1] + got[3:], want[:1] + want[3:], 1e-4)  # float32 numbers near 1,000 are 6e-5 apart
     assert all(np.isfinite(x).all() for x in got)
 
 
@@ -113,7 +113,7 @@ def test_inside_scan_and_checkpoint():
 
 
 def test_eight_devices_without_communication():
-    """The results are the same, without communication between devices."""
+    """The results are correct, and the compiled program contains no collectives."""
     devices = jax.devices()[:8]
     assert len(devices) == 8
     args, length = numbers(8, 21, 21), jnp.arange(14, 22)

@@ -1,4 +1,4 @@
-"""The classifier: comparison with NumPy, stochastic depth, other image sizes and invalid configs."""
+"""Tests the classifier: comparison with NumPy, stochastic depth, other image sizes and invalid configs."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def random_params(config, seed=0):
 
 
 def by_hand(state, patches, branches):
-    """Logits of both heads from timm's state dict, in float64; `branches` [B, depth, 2]."""
+    """Computes the logits of both heads from timm's state dict, in float64; `branches` is `[B, depth, 2]`."""
     state = {name: array.astype(np.float64) for name, array in state.items()}
 
     def linear(name, x):
@@ -97,7 +97,7 @@ def test_shared_parameter_names_match_the_detector():
         for part in ("patch_embed", "cls_token", "blocks", "last_block", "norm"):
             assert jax.tree.map(lambda x: x.shape, ours[part]) == jax.tree.map(lambda x: x.shape, theirs[part])
     counts = {name: sum(x.size for x in jax.tree.leaves(abstract_classifier(c)[1])) for name, c in CLASSIFIERS.items()}
-    assert counts["ti"] == 5_717_416 and counts["s"] == 22_050_664 and counts["b"] == 86_567_656  # timm's
+    assert counts["ti"] == 5_717_416 and counts["s"] == 22_050_664 and counts["b"] == 86_567_656  # as in timm
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The network as a plain `flax.nnx` module: built, run, differentiated, trained, compiled, split and printed."""
+"""Uses the network as a plain `flax.nnx` module: construction, gradients, training, jit, split and printing."""
 
 import gc
 import re
@@ -38,7 +38,7 @@ def assert_equal(a, b):
 
 
 def test_docs_example(capsys):
-    """The example in the docs with a smaller model: it compiles and prints one line per part."""
+    """Runs the example in the docs with a smaller model; it prints one line per part."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "api" / "network.md").read_text(), re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) == 10
     assert 'VARIANTS["s"]' in code
@@ -70,8 +70,8 @@ def test_training_and_printing_in_flax_style(capsys):
     assert "Yolos( # Param: " in capsys.readouterr().out
 
 
-def test_new_network_has_the_initial_values():
-    """The values equal those drawn with the words of the key as the seed."""
+def test_constructor_draws_the_initial_values():
+    """The values equal those that `starting_values` draws with the data of the key as the seed."""
     for scheme in ("reference", "from_nothing"):
         model = Yolos(MICRO, rngs=nnx.Rngs(3), scheme=scheme)
         words = jax.random.key_data(nnx.Rngs(3).params()).tolist()
@@ -98,17 +98,17 @@ def test_constructors_under_transformations():
 
 def test_eval_shape_allocates_nothing(monkeypatch):
     def never(*args):
-        raise AssertionError("numbers were drawn")
+        raise AssertionError("random values were drawn")
 
     monkeypatch.setattr("yolos_jax.model.init.starting_values", never)
     huge = YolosConfig(width=8192, depth=256, heads=64)  # 824 GiB
-    gc.collect()  # arrays of other tests
+    gc.collect()  # frees the arrays of other tests
     before = len(jax.live_arrays())
     shapes = jax.tree.leaves(abstract(huge)[1])
     assert sum(leaf.size for leaf in shapes) * 4 > 2**39 and len(jax.live_arrays()) == before
 
 
-def test_compiled_differentiated_and_split():
+def test_jit_grad_and_split():
     patches, grid = batch()
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     out = model(patches, grid, (0, -1))
@@ -117,7 +117,7 @@ def test_compiled_differentiated_and_split():
         np.testing.assert_allclose(a, b, atol=1e-5)
     graph, state = nnx.split(model)
     assert_equal(nnx.merge(graph, state)(patches, grid, (0, -1)), out)
-    # the form used by yolos-jax: a graph from `abstract` and a plain dict of arrays
+    # the form that yolos-jax uses: a graph from `abstract` and a plain dict of arrays
     assert_equal(apply(abstract(MICRO)[0], values_of(model), patches, grid, (0, -1)), out)
 
     def loss(model):

@@ -1,4 +1,4 @@
-"""Initial values: the distributions of the reference, and those for training from scratch."""
+"""Initial values: the distributions of the reference, and the ones for training from scratch."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_shapes_types_and_seeds(scheme):
 
 
 def test_reference_distributions():
-    """README of the reference: normal 0.02; heads and patch convolution uniform in +-1/sqrt(fan in) (also biases)."""
+    """Normal with deviation 0.02; heads and patch convolution, and their biases, uniform in +-1/sqrt(fan in)."""
     _, params = build(CONFIG)
     for value in (params["blocks"]["mlp"]["fc2"]["kernel"], params["pos_embed"]["grid"], params["det_tokens"]):
         np.testing.assert_allclose(value.std(), 0.02, rtol=0.05)
@@ -45,7 +45,7 @@ def test_reference_distributions():
         assert layer["bias"].std() > 0.3 * fan_in**-0.5
 
 
-def test_from_nothing_scales_all_signals_equally():
+def test_from_nothing_distributions():
     _, params = build(CONFIG, 0, "from_nothing")
     np.testing.assert_allclose(params["last_block"]["mlp"]["fc2"]["kernel"].std(), 384**-0.5, rtol=0.05)
     np.testing.assert_allclose(params["det_tokens"].std(), 0.7, rtol=0.05)

@@ -8,8 +8,8 @@ from reference_pack import arrays
 
 from yolos_jax.model.position import resize_to_tokens
 
-# Two compiled programs may round a position on the grid differently, by 5e-7 here; weights change 1.5 times as fast,
-# and the weighted values are below 3.
+# Two compiled programs may round a grid position differently, here by up to 5e-7. The interpolation weights then change
+# by up to 1.5 times as much, and they are multiplied by values below 3.
 GRADIENT = 2.5e-6
 
 
@@ -35,7 +35,7 @@ def test_unchanged_size_is_exact():
 
 @pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
 def test_gradient_is_the_transpose_of_resizing(shape, size, tokens):
-    """Compares with the full matrix, obtained by resizing one-hot embeddings; unbatched and with a batch of sizes."""
+    """Compares with the full matrix, obtained by resizing one-hot embeddings, for one size and for a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
     resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Comparison of the network with the reference's outputs; batches, memory and compilation."""
+"""Compares the network with the reference's outputs, and tests batches, memory and compilation."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ MICRO = YolosConfig(
 
 @functools.cache
 def model(name, skip_equal_count=False):
-    """(config, reference's arrays, (patches, grid) -> outputs with the attention of every layer)."""
+    """Returns the config, the reference's arrays, and the compiled network with the attention of every layer."""
     config = dataclasses.replace(micro_config(name), skip_equal_count=skip_equal_count)
     graph, layers = abstract(config)[0], (*range(config.depth - 1), -1)
     params = from_reference(tensors(f"model_{name}.safetensors"), config)
@@ -33,14 +33,14 @@ def model(name, skip_equal_count=False):
 
 
 def side_by_side(config, z):
-    """All images in one batch, with more slots than the largest image needs and an empty slot."""
+    """Packs all images into one batch, with more tokens than the largest image needs and an empty slot."""
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
     tokens = 40 + max(h * w for h, w in z["sizes_hw"]) // config.patch_size**2
     return pack(images, tokens, len(images) + 1, config.patch_size)
 
 
 def assert_reference(out, slot, z, i, config):
-    """Checks that the outputs in a slot equal the reference's for its image `i`."""
+    """Checks that the outputs in a slot equal the reference's outputs for its image `i`."""
     real = 1 + config.det_tokens + int(z["sizes_hw"][i].prod()) // config.patch_size**2
     np.testing.assert_allclose(out.logits[slot], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(out.boxes[slot], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
@@ -50,14 +50,14 @@ def assert_reference(out, slot, z, i, config):
 
 
 def reference_order(attention, det):
-    """Columns CLS, patches, DET -> CLS, DET, patches."""
+    """Reorders columns from CLS, patches, DET to CLS, DET, patches."""
     return np.concatenate([attention[..., :1], attention[..., -det:], attention[..., 1:-det]], axis=-1)
 
 
 @pytest.mark.parametrize("name", PARITY_VARIANTS)
 @pytest.mark.parametrize("skip_equal_count", [False, pytest.param(True, marks=pytest.mark.numbers)])
 def test_matches_the_reference(name, skip_equal_count):
-    """All sizes match; the two for which the reference skips resizing do so only with `skip_equal_count`."""
+    """All sizes match. The two for which the reference skips resizing match only with `skip_equal_count`."""
     config, z, detect = model(name, skip_equal_count)
     out = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     chosen = range(len(z["sizes_hw"])) if skip_equal_count else unflagged(z)
@@ -67,7 +67,7 @@ def test_matches_the_reference(name, skip_equal_count):
 
 
 def unflagged(z):
-    """The images for which the reference resizes positions."""
+    """Returns the images for which the reference resizes positions."""
     return np.flatnonzero(~(z["interp_skipped"] & (z["kind"] != "own")))
 
 
@@ -90,7 +90,7 @@ def test_attention_of_inner_layers_equals_a_recomputation():
 
 
 def test_images_are_independent_of_the_batch():
-    """An image processed alone without padding also matches the reference."""
+    """The outputs match those of each image alone without padding, which also match the reference."""
     config, z, detect = model("mid")
     together = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     for i, size in enumerate(z["sizes_hw"]):
@@ -113,7 +113,7 @@ def test_one_cpu_processes_large_images_one_by_one(monkeypatch):
     def compiled(function, images):
         return jax.jit(functools.partial(function, graph)).lower(params, patches[:images], grid[:images]).compile()
 
-    at_once = compiled(apply_in_turn, 3)  # images are small
+    at_once = compiled(apply_in_turn, 3)  # the images are not large enough to be processed one by one
     monkeypatch.setattr(on_cpu, "LARGE", 30)
     in_turn, one = compiled(apply_in_turn, 3), compiled(apply, 1)
     for i, out in enumerate(zip(*in_turn(params, patches, grid)[:3])):
@@ -167,7 +167,7 @@ def test_layer_norm_equals_flax(dtype):
 
 
 def test_attention_stores_no_full_matrix():
-    """Temporary memory of the compiled program, forward and backward, stays below one N x N array."""
+    """The compiled forward and backward programs use less temporary memory than the N x N scores of all heads."""
     tokens = 4096
     graph, params = abstract(MICRO, Compute(query_block=128))
     patches, grid = jax.ShapeDtypeStruct((1, tokens, 768), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
@@ -200,7 +200,7 @@ def test_program_does_not_grow_with_depth():
     assert operations(3) == operations(9)
 
 
-def test_query_blocks_change_nothing():
+def test_query_blocks_do_not_change_the_outputs():
     params = build(MICRO)[1]
     patches = np.random.default_rng(0).integers(0, 256, (1, 48, 768), np.uint8)
     whole, parts = (
@@ -214,7 +214,7 @@ def test_query_blocks_change_nothing():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_have_the_published_sizes(name):
-    """Parameters of the reference's models, from names.txt."""
+    """The parameter counts equal those of the reference's models in names.txt."""
     from reference_pack import pack as pack_file
 
     sizes = {"ti": "tiny", "s": "small", "s_dwr": "small_dWr", "b": "base"}
@@ -237,7 +237,7 @@ def test_variants_have_the_published_sizes(name):
         ({"width": "192"}, "model.width is '192'"),
     ],
 )
-def test_invalid_configs_are_refused(wrong, sentence):
+def test_rejects_invalid_configs(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         YolosConfig(**wrong)
     with pytest.raises(InputError, match="choose one of ti, s, s_dwr, b"):

@@ -1,4 +1,4 @@
-"""Class weights in the cross entropy match plain NumPy, and the loss without them is unchanged."""
+"""Compares the cross entropy with class weights with NumPy and PyTorch; without weights, the loss is unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ WEIGHT = (0.5, 1.0, 4.0, 0.0, 2.5)
 
 @pytest.fixture(scope="module")
 def case():
-    """(logits, boxes, targets, query int32 `[B, M]`, target class of each query `[B, Q]`)"""
+    """Returns logits, boxes, targets, matched queries int32 `[B, M]`, and the target class of each query `[B, Q]`."""
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (BATCH, QUERIES, CLASSES + 1)).astype(np.float32)
     boxes = random.uniform(0.2, 0.5, (BATCH, QUERIES, 4)).astype(np.float32)
@@ -34,7 +34,7 @@ def case():
 
 
 def by_hand(logits, wanted, weight, group):
-    """The mean over groups of sum(w -log p) / sum(w), as in torch's cross_entropy with `weight` for each group."""
+    """Returns the mean over groups of sum(-w log p) / sum(w), which torch's cross_entropy computes for a group."""
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     found = []
@@ -63,7 +63,7 @@ def test_cross_entropy(case, weight, group):
 
 
 def reference_cross_entropy(logits, wanted, valid, group, weights):
-    """The reference's loss: weight 1 for every class except "no object"."""
+    """Computes the reference's cross entropy, with weight 1 for every class except "no object"."""
     log_p = jax.nn.log_softmax(logits, axis=-1)
     nll = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
     weight = jnp.where(wanted == logits.shape[-1] - 1, weights.no_object, 1.0) * valid[:, None]
@@ -72,7 +72,7 @@ def reference_cross_entropy(logits, wanted, valid, group, weights):
     return numerator / jnp.maximum(weight.reshape(per_group).sum(1), 1e-12)
 
 
-def test_none_compiles_to_the_references_loss(case, monkeypatch):
+def test_default_weights_compile_to_the_reference_loss(case, monkeypatch):
     """The programs are identical, so their results are bit-equal."""
     *values, _ = case
 

@@ -37,8 +37,8 @@ def test_matches_scipy_for_every_shape(seed, shape, ties):
 
 
 @pytest.mark.parametrize("targets", [0, 7, 8, 9, 32, 33, 40])
-def test_padding_targets_change_nothing(targets):
-    """The matcher `device` is compiled for 8, 32 and 40 targets here."""
+def test_padding_targets_do_not_change_the_matching(targets):
+    """Here, the matcher `device` is compiled for 8, 32 and 40 targets."""
     rng = np.random.default_rng(targets)
     cost, count = rng.normal(size=(2, 60, 40)).astype(np.float32), np.array([targets, targets // 2], np.int32)
     query = np.asarray(match_both["device"](cost, count).query)
@@ -49,7 +49,7 @@ def test_padding_targets_change_nothing(targets):
 
 
 @pytest.mark.parametrize("targets, size", [(1, 8), (8, 8), (9, 32), (32, 32), (33, 40)])
-def test_the_smallest_program_that_suffices_is_used(monkeypatch, targets, size):
+def test_uses_the_smallest_sufficient_program(monkeypatch, targets, size):
     def first(size, cost, count):
         return jnp.full((len(cost), cost.shape[2] + 1), size, jnp.int32)
 
@@ -63,7 +63,7 @@ def test_the_smallest_program_that_suffices_is_used(monkeypatch, targets, size):
 def test_non_finite_costs_are_flagged_and_match_nothing(matcher, value):
     cost = np.zeros((3, 4, 2), np.float32)
     cost[1, 2, 0] = value
-    cost[2, :, 1] = np.nan  # a padding column: its values are meaningless
+    cost[2, :, 1] = np.nan  # a padding column, whose values do not matter
     query, finite, _ = match_both[matcher](cost, np.array([2, 2, 1], np.int32))
     assert np.asarray(finite).tolist() == [True, False, True]
     assert (np.asarray(query)[1] == -1).all() and (np.asarray(query)[0] >= 0).all()
@@ -79,7 +79,7 @@ def test_non_finite_logits_are_flagged():
     assert np.asarray(matching.finite).tolist() == [True, False]
 
 
-def test_empty_slots_of_a_batch_do_not_count():
+def test_empty_slots_do_not_affect_the_loss():
     rng = np.random.default_rng(0)
     logits, boxes = rng.normal(size=(4, 5, 3)).astype(np.float32), rng.uniform(0.2, 0.4, (4, 5, 4)).astype(np.float32)
     labels, goal = rng.integers(0, 2, (4, 2)).astype(np.int32), rng.uniform(0.2, 0.4, (4, 2, 4)).astype(np.float32)
@@ -99,7 +99,7 @@ def test_unknown_matcher():
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_reports_the_time_on_the_host(devices):
-    """Times of each image on every device; the matcher `device` reports none."""
+    """The matcher `host` reports a time for each image on every device; the matcher `device` reports zeros."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     cost = jnp.asarray(np.random.default_rng(0).normal(size=(4, 60, 50)), jnp.float32)
     start = time.perf_counter()

@@ -29,9 +29,9 @@ gradient_of = jax.jit(jax.grad(total_loss, (0, 1), has_aux=True), static_argname
 
 @functools.cache
 def case(n):
-    """(logits, boxes, targets, lookup of the case's other arrays)
+    """Returns the logits, boxes and targets of a case, and a lookup function for its other arrays.
 
-    Cases with the same batch size have the same number of target columns, so they share a program.
+    Cases with the same batch size are padded to the same number of targets, so they share a program.
     """
     z = arrays("criterion.npz")
     same = [i for i in cases() if len(z[f"c{i}_pred_logits"]) == len(z[f"c{n}_pred_logits"])]
@@ -49,7 +49,7 @@ def case(n):
 
 
 def widen(array, most, axis, value=0):
-    """`most` entries along an axis."""
+    """Pads an array to `most` entries along an axis."""
     pad = [(0, 0)] * array.ndim
     pad[axis] = 0, most - array.shape[axis]
     return np.pad(array, pad, constant_values=value)
@@ -98,7 +98,7 @@ def test_losses_and_gradients(matcher):
 
 
 def test_cross_entropy_is_normalized_within_each_replica():
-    """Cases of equal batch size, concatenated as replicas: the reference's mean over replicas."""
+    """Concatenates cases of equal batch size as replicas; the loss is the reference's mean over replicas."""
     by_size = {}
     for n in cases():
         by_size.setdefault(len(case(n)[0]), []).append(n)
@@ -116,7 +116,7 @@ def test_cross_entropy_is_normalized_within_each_replica():
     terms, _ = loss_of(logits, boxes, targets, size)
     want = [p[3] for p in parts]
     np.testing.assert_allclose(terms.ce, np.mean([w("loss_ce") for w in want]), rtol=1e-5)
-    # num_boxes of one process is at least 1; here the sum is shared and then clamped
+    # A stored case clamps its own num_boxes to at least 1; here, the mean over replicas is clamped.
     total = max(sum(int(w("tgt_count").sum()) for w in want), len(parts))
     for value, key in ((terms.bbox, "loss_bbox"), (terms.giou, "loss_giou")):
         np.testing.assert_allclose(value, sum(w(key) * w("num_boxes") for w in want) / total, rtol=1e-5)

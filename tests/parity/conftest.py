@@ -1,4 +1,4 @@
-"""Limits PyTorch to one thread: several test processes share the cores, and waiting threads would spin."""
+"""Limits PyTorch to one thread, because several test processes share the cores and idle threads would spin."""
 
 import contextlib
 

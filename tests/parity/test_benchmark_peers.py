@@ -1,4 +1,4 @@
-"""Both implementations in the benchmarks compute the same outputs, and the same loss and gradient norm in a step."""
+"""Both implementations in the benchmarks compute the same outputs, loss and gradient norm."""
 
 import argparse
 
@@ -12,8 +12,8 @@ from benchmarks.cases import Case, inputs_of, params_of
 from yolos_jax.model.config import VARIANTS, YolosConfig
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
 SIZE = (64, 64)
 MICRO = YolosConfig(width=32, depth=3, heads=2, num_classes=91, init_pe_size=SIZE, mid_pe_size=SIZE)
@@ -25,7 +25,7 @@ def case(monkeypatch):
     return Case("ti", 64, 96, 2, "float32")
 
 
-def test_both_sides_agree(case):
+def test_implementations_agree(case):
     ours, theirs = check.numbers(case, jax.devices("cpu")[0], "host"), check.numbers_of_torch(case)
     found = check.distances(ours, theirs)
     assert found["logits"] < 1e-4 and found["boxes"] < 1e-5 and found["loss"] < 1e-5 and found["norm"] < 1e-4
@@ -41,13 +41,13 @@ def test_every_measurement_runs(case, kind):
     assert peer.model.config._attn_implementation == kind
 
 
-def test_memory_of_both(case):
+def test_memory_of_both_implementations(case):
     found = [memory.measured(case, "forward", side)["host"] for side in ("ours", "sdpa")]
     assert all(peak > 2**26 for peak in found)
 
 
-def test_evaluation_of_both(case):
-    """Both implementations score all queries of all images."""
+def test_evaluation_of_both_implementations(case):
+    """Both implementations report the same metrics, and all queries of all images are scored."""
     arguments = argparse.Namespace(variant="ti", short_side=64)
     source = coco_split(data_folder("coco_tiny80"), "val2017", 91, 3)
     device = jax.devices("cpu")[0]

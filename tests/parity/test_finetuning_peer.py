@@ -1,4 +1,4 @@
-"""benchmarks.finetuning_peer: both implementations take the same steps and are scored in the same way."""
+"""Tests that both implementations in `benchmarks.finetuning_peer` take the same steps and are scored the same way."""
 
 import json
 
@@ -9,18 +9,18 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 
 pytestmark = pytest.mark.parity
-pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
 MICRO = YolosConfig(
     width=32, depth=3, heads=2, patch_size=8, det_tokens=6, num_classes=10, init_pe_size=(64, 64), mid_pe_size=(64, 64)
 )
 
 
-def test_both_sides_take_the_same_steps(tmp_path, capsys):
-    """Three steps on 24 scenes, from the same random weights."""
+def test_implementations_take_the_same_steps(tmp_path, capsys):
+    """Runs three steps on 24 scenes, starting from the same random weights."""
     root = tmp_path / "scenes"
-    coloured_digits.write(root, 24, 20)  # with 20, the last batch of evaluation is incomplete
+    coloured_digits.write(root, 24, 20)  # with 20 scenes, the last evaluation batch is incomplete
     settings = finetuning_peer.STATED | {f"model.{key}": value for key, value in MICRO.to_dict().items()}
     settings |= {"data.root": str(root), "init": "from_nothing", "train.batch_size": 8, "train.images_per_replica": 8}
     settings |= {"train.epochs": 2, "train.max_steps": 3, "model.max_side": 9}

@@ -1,6 +1,6 @@
 """Compares the classifier, its training step and its augmentation with transformers, PyTorch and timm.
 
-Tests of packages that are not installed are skipped.
+Tests that need a missing package are skipped.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from yolos_jax.weights.huggingface import to_transformers_vit
 from yolos_jax.weights.reference import to_timm
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
-# Compiled as by `make test`, in a quarter of the time; on one device, the step is compiled as in a user's run.
+# XLA options of `make test`, which compile in a quarter of the time. On one device, the step is compiled as in a run.
 QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -60,7 +60,7 @@ def random_params(config, seed=3):
 
 
 def pixels_of(config, images=2, seed=0):
-    """(uint8 sequences, the same as normalised torch images)."""
+    """Returns random images as uint8 sequences and as normalised torch images."""
     size, patch = config.image_size, config.patch_size
     image = np.random.default_rng(seed).integers(0, 256, (images, size, size, 3), np.uint8)
     side = size // patch
@@ -98,13 +98,13 @@ def test_logits_equal_transformers(name, distilled, tmp_path):
     viewer = CentreView(config.image_size)
     want = viewer.pixels(photo, viewer.draw(np.random.default_rng()))
     want = (want / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    assert np.abs(found - want.transpose(2, 0, 1)).max() < 0.02  # one of 255 levels, over the deviation
+    assert np.abs(found - want.transpose(2, 0, 1)).max() < 0.02  # one of 255 levels, divided by the standard deviation
 
 
 def timms_networks(monkeypatch):
-    """timm; its networks do not need torchvision, but its transforms do, which are imported with them."""
+    """Imports timm, and mocks torchvision if it is missing, because only timm's transforms need it."""
     if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is absent (the parity extra)")
+        pytest.skip("timm is not installed (extra parity)")
     if importlib.util.find_spec("torchvision") is None:
         for name in ("", ".datasets", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
             monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
@@ -126,10 +126,10 @@ def test_logits_match_timm(distilled, monkeypatch):
 
 
 def timms_operations():
-    """timm's module of operations, which needs only Pillow, without torchvision."""
+    """Imports only timm's module of augmentation operations, which does not need torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
-        pytest.skip("timm is absent (the parity extra)")
+        pytest.skip("timm is not installed (extra parity)")
     path = f"{spec.submodule_search_locations[0]}/data/auto_augment.py"
     alone = importlib.util.spec_from_file_location("timms_operations", path)
     module = importlib.util.module_from_spec(alone)
@@ -150,7 +150,8 @@ def test_augmented_pixels_match_timm(name, monkeypatch):
     assert called in theirs._RAND_INCREASING_TRANSFORMS and len(theirs._RAND_INCREASING_TRANSFORMS) == len(NAMES)
     hparams = {"translate_const": 100, "img_mean": (124, 116, 104), "interpolation": Image.Resampling.BICUBIC}
     image = Image.fromarray(np.random.default_rng(0).integers(20, 230, (40, 56, 3), np.uint8))
-    for magnitude in (0.0, 3.3, 9.0, 9.87, 9.99 if name == "posterize" else 10.0):  # where timm keeps 0 bits
+    # At 10, timm's posterize keeps 0 bits.
+    for magnitude in (0.0, 3.3, 9.0, 9.87, 9.99 if name == "posterize" else 10.0):
         for negative in (False, True):
             monkeypatch.setattr(theirs.random, "random", lambda negative=negative: 0.9 if negative else 0.1)
             want = theirs.AugmentOp(called, prob=1.0, magnitude=magnitude, hparams=hparams)(image)
@@ -164,7 +165,7 @@ def torch_model(config, params, tmp_path):
 
 
 def batches(config, steps, images):
-    """Fixed images, labels and mixing factors."""
+    """Generates fixed images, labels and mixing factors."""
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
@@ -176,7 +177,7 @@ def batches(config, steps, images):
 
 
 def train_torch(model, given, rate, decay, smoothing):
-    """AdamW with timm's two groups, on images mixed in pairs and soft targets."""
+    """Trains with AdamW and timm's two parameter groups, on images mixed in pairs with soft targets."""
     groups = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
     for name, tensor in model.named_parameters():
         plain = tensor.ndim <= 1 or "token" in name or "position" in name
@@ -202,12 +203,12 @@ def train_torch(model, given, rate, decay, smoothing):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(batches, parameters before, PyTorch's after 20 steps under timm's names, its last loss)."""
+    """Returns the batches, the initial parameters, and PyTorch's parameters and loss after 20 steps."""
     params, given = classifier_params(MICRO, 1, "from_nothing"), batches(MICRO, 20, 16)
     model = torch_model(MICRO, params, tmp_path_factory.mktemp("torch"))
     loss = train_torch(model, given, 1e-3, 0.05, 0.1)
     folder = tmp_path_factory.mktemp("after") / "hf"
-    model.save_pretrained(folder)  # its names are the same in all versions of transformers
+    model.save_pretrained(folder)  # saved files have the same names in all versions of transformers
     return given, params, load_file(folder / "model.safetensors"), loss
 
 
@@ -222,7 +223,7 @@ def test_twenty_steps_match_pytorch(trained, devices):
     lowered = step.lower(state, jax.device_put(given[0][0], split_over(mesh)))
     program = lowered.compile(QUICKLY if devices > 1 else None)
     moves = re.findall(r" (all-gather|collective-permute|all-to-all|send|recv)\(", program.as_text())
-    # Mixing needs no communication; only the flags of finite losses are gathered.
+    # Mixing needs no communication; only the flags that mark finite losses are gathered.
     assert moves == ["all-gather"] * (devices > 1)
     for batch, _ in given:
         state, report = program(state, jax.device_put(batch, split_over(mesh)))
@@ -236,7 +237,7 @@ def test_twenty_steps_match_pytorch(trained, devices):
     assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4
 
 
-def test_normalised_pixels_equal(tmp_path):
+def test_normalised_pixels_match(tmp_path):
     patches, images = pixels_of(MICRO)
     ours = np.asarray(normalize(jnp.asarray(patches))).reshape(2, 4, 4, 8, 8, 3).transpose(0, 5, 1, 3, 2, 4)
     np.testing.assert_allclose(ours.reshape(2, 3, 32, 32), images.numpy(), atol=1e-6)

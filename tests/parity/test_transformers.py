@@ -21,12 +21,12 @@ from yolos_jax.model.yolos import MEAN, STD, abstract, apply
 from yolos_jax.weights import export_huggingface, load_weights
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
 IMAGES = 10
-SHORT_SIDE = 128  # pixels: small enough for two CPU cores, and different from the variants' grids
-# width, depth, heads, image_size, mid-layer positions: hf_names.txt
+SHORT_SIDE = 128  # pixels: fast on two CPU cores, and a different size than the variants' position grids
+# width, depth, heads, image_size, whether there are mid-layer positions; from hf_names.txt
 SHAPES = {
     "ti": (192, 12, 3, (800, 1333), False),
     "s": (384, 12, 6, (512, 864), True),
@@ -36,7 +36,7 @@ SHAPES = {
 
 
 def real_images():
-    """At least `IMAGES` normalised `[h, w, 3]` images, no two of one size."""
+    """Returns `IMAGES` normalised `[h, w, 3]` images of different sizes."""
     found = {}
     for path in sorted((data_folder("coco_tiny80") / "val2017").glob("*.jpg")):
         with Image.open(path) as image:
@@ -80,7 +80,7 @@ def random_model(name):
 
 
 def outputs_of(model, images):
-    """Logits and boxes of each image, processed separately."""
+    """Returns the logits and boxes of each image, processed separately."""
     with torch.no_grad():
         out = [model(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]) for image in images]
     return np.concatenate([o.logits for o in out]), np.concatenate([o.pred_boxes for o in out])
@@ -105,14 +105,14 @@ def test_same_outputs_and_round_trip(name, tmp_path):
     assert len(report.taken) == len(before) and not report.initialised and not report.ignored
 
     sides = [(image.shape[0] // config.patch_size, image.shape[1] // config.patch_size) for image in images]
-    small = Compute(max_side=max(map(max, sides)))  # limits the work, without effect on results
+    small = Compute(max_side=max(map(max, sides)))  # saves computation without changing the results
     batch = pack(images, max(h * w for h, w in sides), len(images), config.patch_size, small.max_side)
     graph, _ = abstract(config, small)
     out = jax.jit(lambda *args: apply(graph, *args))(params, batch.patches, batch.grid)
     differences = relative(np.asarray(out.logits), logits), relative(np.asarray(out.boxes), boxes)
     print(f"{name}: relative difference of logits {differences[0]:.1e}, of boxes {differences[1]:.1e}")
     assert max(differences) <= 1e-4
-    assert logits.std(axis=1).min() > 0.01  # the DET tokens differ
+    assert logits.std(axis=1).min() > 0.01  # the outputs of the DET tokens differ
 
     assert names == {i: f"LABEL_{i}" for i in range(91)}
     export_huggingface(params, config, COCO_NAMES, tmp_path / "ours")

@@ -126,7 +126,7 @@ def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
 
 @pytest.mark.parity
 def test_video_between_images(predict, detector, folder, tmp_path):
-    av = pytest.importorskip("av", reason="av is absent (the extra video)")
+    av = pytest.importorskip("av", reason="av is not installed (extra video)")
     frames = [Image.fromarray(np.full((*SIZE[::-1], 3), 40 * i, np.uint8)) for i in range(5)]
     with av.open(str(tmp_path / "film.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
@@ -226,7 +226,7 @@ def test_only_the_first_frame_at_a_url_is_used(predict, tmp_path, monkeypatch):
 
 @pytest.mark.parity
 def test_drawn_animation_has_the_same_frame_times(predict, tmp_path):
-    av = pytest.importorskip("av", reason="av is absent (the extra video)")
+    av = pytest.importorskip("av", reason="av is not installed (extra video)")
     moving(tmp_path / "in")
     code, _, error = predict(tmp_path / "in" / "cam.png")
     assert code == 0, error
@@ -265,7 +265,10 @@ def test_font_of_class_names(predict, detector, folder, tmp_path, monkeypatch):
     mono = findfont(FontProperties(family="DejaVu Sans Mono"))
     monkeypatch.setattr(detector, "label_names", {0: "été", 2: "方块"})
     code, _, error = predict(folder, "--font", mono)
-    assert code == 0 and error.count("has no glyph for 2 letters in class names (块方); set another with --font") == 1
+    assert (
+        code == 0
+        and error.count("has no glyph for 2 letters in class names (块方); choose another font with --font") == 1
+    )
     found = detector(folder / "b.webp", 0.05)
     drawn = np.asarray(Image.open(tmp_path / "out" / "b.png"))
     np.testing.assert_array_equal(drawn, np.asarray(found.draw(folder / "b.webp", mono)))

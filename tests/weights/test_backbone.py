@@ -177,8 +177,8 @@ def test_rejects_unsupported_folders(tmp_path):
 )
 def test_folders_of_transformers(tmp_path, name):
     """Folders written by `save_pretrained`, and state dicts in memory."""
-    torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-    transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     model_class = getattr(transformers, name)
     decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
     settings = model_class.config_class(

@@ -205,8 +205,8 @@ def test_card_of_a_run_without_metrics(tmp_path):
 @pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
 def test_matches_the_transformers_image_processor(tmp_path, sizes):
     """Its image processor, loaded from an exported folder, returns the same sizes and pixels except for padding."""
-    pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-    transformers = pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)
     for loader in (transformers.YolosImageProcessor, transformers.AutoImageProcessor):
         processor = loader.from_pretrained(tmp_path / "hf")

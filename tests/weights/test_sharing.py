@@ -201,8 +201,8 @@ def test_the_code_of_a_folder_runs_in_it(tmp_path, monkeypatch, run, call):
 @pytest.mark.parametrize("shared", [True, False])
 def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, monkeypatch):
     """On the hub and in a folder, the code prints the detections of the run."""
-    pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-    pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     target = ["--push", "me/boxes"] if shared else ["--to-hf"]
     assert call("convert.py", run, *target, "--out", tmp_path / "out").returncode == 0
     Image.radial_gradient("L").save(tmp_path / "out" / "image.jpg")
@@ -219,8 +219,8 @@ def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, 
 
 @pytest.mark.parity
 def test_transformers_runs_the_code_of_a_classifier(hub, classifier, call, tmp_path, monkeypatch):
-    pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
-    pytest.importorskip("transformers", reason="transformers is absent (the parity extra)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     Image.radial_gradient("L").save(tmp_path / "photo.png")
     done = call("convert.py", classifier, "--push", "me/colours", "--example", tmp_path / "photo.png")
     assert done.returncode == 0, done.stderr

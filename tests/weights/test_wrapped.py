@@ -25,7 +25,7 @@ def test_prefixes_are_removed_and_noted(tmp_path, prefix, kind):
 
 @pytest.mark.parity
 def test_lightning_checkpoints_are_read(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is absent (the parity extra)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     state = {f"model.{n}": torch.from_numpy(a) for n, a in to_huggingface(random_params(TINY), TINY).items()}
     path = tmp_path / "epoch=9.ckpt"
     torch.save({"state_dict": state, "epoch": 9, "pytorch-lightning_version": "2.0", "callbacks": {}}, path)

@@ -54,5 +54,5 @@ def missing_note(texts: Iterable[str], font: str, flag: str) -> str:
     if not lacking:
         return ""
     named = "".join(lacking[:SHOWN]) + ("..." if len(lacking) > SHOWN else "")
-    of = font or "DejaVu Sans"
-    return f"{of} has no glyph for {counted(len(lacking), 'letter')} in class names ({named}); set another with {flag}"
+    letters = f"{counted(len(lacking), 'letter')} in class names ({named})"
+    return f"{font or 'DejaVu Sans'} has no glyph for {letters}; choose another font with {flag}"

@@ -73,7 +73,7 @@ def test_class_names_in_a_custom_font(tmp_path):
     for step, font in enumerate(("", mono)):
         Samples(tmp_path, source, font).draw(step, result((1, 1, [40, 240, 40, 40], 0.9)))
         (note,) = font_notes(source.label_names, EvaluationSettings(font=font))
-        assert "no glyph for 1 letter in class names (方); set another with --config.eval.font" in note
+        assert "no glyph for 1 letter in class names (方); choose another font with --config.eval.font" in note
     assert (sheet_of(tmp_path, 0) != sheet_of(tmp_path, 1)).any()
     with pytest.raises(InputError, match=r"data cannot be read .*use a .ttf"):
         font_notes(source.label_names, EvaluationSettings(font=str(tmp_path / "data")))
