@@ -51,14 +51,14 @@ class Training:
     def __init__(self, root, workdir, devices=1, program="train.py", **changes):
         self.start([program, *flags(root, workdir, changes, program)], devices)
 
-    def start(self, command, devices=1):
+    def start(self, command, devices=1, stderr=subprocess.PIPE):
         """Starts a Python program with `devices` devices."""
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
             env=of_training(devices) | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )
@@ -66,6 +66,7 @@ class Training:
         self.threads = [
             threading.Thread(target=self._read, args=pair, daemon=True)
             for pair in ((self.process.stdout, self.said), (self.process.stderr, self.errors))
+            if pair[0]
         ]
         for thread in self.threads:
             thread.start()
@@ -102,8 +103,9 @@ class Training:
         if self.process.poll() is None:
             self.process.kill()
         self.end()
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
 
 
 class Trainings(Training):
@@ -117,7 +119,8 @@ class Trainings(Training):
             [
                 ROOT / "tests" / "helpers" / "several_programs.py",
                 json.dumps([["one", "train.py", *run] for run in runs]),
-            ]
+            ],
+            stderr=subprocess.STDOUT,  # so that the errors of a run precede the line that reports its end
         )
 
     def ended(self, run, seconds=300):

@@ -125,7 +125,7 @@ def test_invalid_arguments(checkpoint, images, tmp_path, call):
     for args, words in [
         ([images / "0.png", "--checkpoint", tmp_path / "bert"], ["bert", "yolos"]),
         ([images / "0.png", "--checkpoint", tmp_path / "empty"], ["contains no checkpoint"]),
-        ([tmp_path / "empty", "--checkpoint", checkpoint], ["has no images"]),
+        ([tmp_path / "empty", "--checkpoint", checkpoint], ["contains no images"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "2"], ["between 0 and 1"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--threshold", "nan"], ["between 0 and 1"]),
         ([images / "0.png", "--checkpoint", checkpoint, "--batch-size", "0"], ["--batch-size"]),

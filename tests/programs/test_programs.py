@@ -193,7 +193,7 @@ def test_missing_and_wrong_flags(tmp_path, run, call):
 def test_settings_as_separate_arguments(trained, tmp_path, call):
     command = ["train.py", *MICRO, "--workdir", tmp_path / "w", "--config.data.root", trained / "coco"]
     command += ["--config.data.train_images", tmp_path / "absent", "--config.data.scales", "48,"]
-    refused(call(*command), "the folder of images", "absent does not exist")
+    refused(call(*command), "the image folder", "absent does not exist")
 
 
 @pytest.mark.parametrize("program", ["train.py", "eval.py", "check_data"])

@@ -221,7 +221,7 @@ def test_loads_the_moving_average(data, whole):
             {"train.epochs": 3, "model.compute_dtype": "bfloat16"},
             "compute_dtype float32 vs. bfloat16; train.epochs",
         ),
-        ({"model.det_tokens": 7}, "another model: det_tokens 6 vs. 7"),
+        ({"model.det_tokens": 7}, "a different model: det_tokens 6 vs. 7"),
     ],
 )
 def test_rejects_resuming_with_other_settings(data, whole, changes, words):
@@ -356,6 +356,6 @@ def test_drops_and_counts_damaged_metrics_lines(data, tmp_path, capsys):
     good = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"\xff\xfe\n" + good[0] + b'{"loss": 1}\n[1, 2]\n' + good[1] + good[2] + good[2][:20])
     assert train(config_of(data), tmp_path, devices=ONE).step == 4
-    assert "3 damaged lines of" in capsys.readouterr().out
+    assert "3 damaged lines from" in capsys.readouterr().out
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
     assert path.read_bytes().splitlines(keepends=True)[:3] == good

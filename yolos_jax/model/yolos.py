@@ -147,7 +147,7 @@ def normalize(patches: jax.Array) -> jax.Array:
 def build(
     config: YolosConfig, seed: int = 0, scheme: str = "reference", compute: Compute = Compute()
 ) -> tuple[Any, dict]:
-    """Like `abstract`, but with parameter values from `model.init.starting_values`."""
+    """Like `abstract`, but with parameter values from `model.init.starting_values` for this seed and scheme."""
     graph, shapes = abstract(config, compute)
     return graph, starting_values(shapes, [seed], scheme)
 

@@ -94,7 +94,7 @@ def matched_loss(
     divisors: Divisors | None = None,
     weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
-    """Like `set_loss`, for a given matching: `query` is int32 `[B, M]`, with -1 for unmatched targets."""
+    """`set_loss` for a given matching `query`, int32 `[B, M]` or -1; `images_per_replica` and `divisors` as there."""
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)

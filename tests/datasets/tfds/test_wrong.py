@@ -196,7 +196,7 @@ def changed(field, place, value):
 @pytest.mark.parametrize(
     "edit, sentence, images, boxes",
     [
-        (changed("boxes", (0, 3), 1.01), "annotation id .* of image id .* in .*train.* has the box .* within", 6, 6),
+        (changed("boxes", (0, 3), 1.01), "annotation id .* of image id .* in .*train.* has the box .* between", 6, 6),
         (changed("boxes", (0, 0), np.nan), "has the box .nan, .* between 0 and 1", 6, 6),
         (changed("boxes", (0, slice(None)), (0.5, 0, 0.4, 1)), "has the box .0.5, 0, 0.4, 1.; it must be ymin", 6, 6),
         (changed("labels", 0, 80), "has the label 80, outside 0..79", 6, 6),
