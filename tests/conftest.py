@@ -1,4 +1,4 @@
-"""Environment variables that must be set before jax starts, options of Hypothesis, and a fixture to run programs."""
+"""Environment variables for jax, Hypothesis settings, and a fixture that runs the command-line programs."""
 
 import atexit
 import importlib
@@ -16,21 +16,22 @@ from yolos_jax.programs.command_line import collect_seldom
 
 collect_seldom()
 
-# Use 8 CPU devices. The CPU client must have more threads than callbacks that wait in collectives.
+# These must be set before jax starts. There are 8 CPU devices, and the CPU client needs more threads than there are
+# callbacks blocked in collectives.
 os.environ.setdefault("NPROC", "32")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
-# Compile every small program only once. pytest's worker processes and the programs that tests start inherit the cache.
-# (jax 0.10 does not cache programs with a host callback.)
+# Cache even quick compilations, so that each program is compiled only once; pytest workers and subprocesses share the
+# cache. (jax 0.10 does not cache programs with a host callback.)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-# No deadline, because the machine may be busy; the same examples in every run; no database folder.
+# No deadlines, because the machine may be busy; the same examples in every run; no example database.
 settings.register_profile("here", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("here")
 
@@ -51,7 +52,7 @@ class Called(NamedTuple):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Runs a program, such as `train` or `train.py`, in this process, with the repository's root as working folder."""
+    """Runs a program, such as `train` or `train.py`, in this process, with the repository as working directory."""
 
     def call(program, *args):
         monkeypatch.setattr(sys, "argv", [program, *map(str, args)])

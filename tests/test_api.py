@@ -38,7 +38,7 @@ def test_importing_the_package_does_not_import_jax():
 
 
 def test_detector_needs_no_slow_imports():
-    """Importing one of these takes a third of a second to two seconds (TensorBoard's writer imports PyTorch)."""
+    """Each of the modules listed below takes 0.3 to 2 seconds to import (tensorboardX imports PyTorch)."""
     probe = "import json, sys, yolos_jax.inference.detector; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
@@ -57,7 +57,7 @@ def test_public_names_are_the_right_objects():
 
 
 def test_load_returns_a_flax_module(tmp_path):
-    """It accepts Hugging Face folders and checkpoints. The module has the reference's outputs and can be trained."""
+    """`load` accepts Hugging Face folders and checkpoints; the module matches the reference and can be trained."""
     folder = tmp_path / "hf"
     folder.mkdir()
     shutil.copy(pack("hf_config.json"), folder / "config.json")

@@ -6,8 +6,8 @@ for all files they use (`small_world`). All variants have heads of width 2 and 1
 workers and no curves. `STAND_INS` replaces placeholders that a reader also has to replace; the flags in `ADDED` make a
 command faster.
 
-For commands that are not run, the program still parses the flags. A command between backticks is run if it is complete
-(many only name a flag) and has a combination of flags that no command in a code block has.
+For commands that are not run, the program still parses the flags. A command in backticks is run if it is complete (many
+only mention a flag) and has a combination of flags that no command in a code block has.
 """
 
 import itertools
@@ -65,7 +65,7 @@ NOT_RUN = {
     r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_detects_launchers"),
     r"^\[ \$\? = 143": Left("needs Slurm"),
     r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_training_matches_a_single_process"),
-    r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several or fast GPUs"),
+    r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several GPUs or a fast one"),
     r"backbone_lr": Left(
         "takes long to compile", "training/test_rates.py::test_clipping_decay_and_block_rates_match_pytorch"
     ),
@@ -85,7 +85,7 @@ NOT_RUN = {
     r"examples/track": Left("needs trackers", "examples/test_examples.py::test_tracking"),
     r"examples/slice_large": Left("needs sahi", "examples/test_examples.py::test_slices"),
     r'VARIANTS\["s"\]': Left("is covered by a separate test", "model/test_idioms.py::test_docs_example"),
-    r"benchmarks\.compile_only": Left("needs jax's packages for CUDA or TPUs"),
+    r"benchmarks\.compile_only": Left("needs the jax packages for CUDA or TPUs"),
     r"benchmarks\.evaluation": Left(
         "takes minutes", "parity/test_benchmark_peers.py::test_evaluation_of_both_implementations"
     ),
@@ -179,7 +179,7 @@ def check_left(shown: Shown, words: list[str]) -> None:
         program = steps.stdout.splitlines()[-1] if "-only" in shown.text else ""
         words = ["python", *shlex.split(program)[1:]] if program else []
     while words and words[0] not in SCRIPTS and words[:2] != ["python", "-m"]:
-        words = words[1:]  # `docker run`, `srun`
+        words = words[1:]  # drops a prefix such as `docker run` or `srun`
     refusal = refusal_of(words) if words else ""
     assert shown.inline or not refusal, f"{shown}: {refusal}"
 
@@ -198,7 +198,7 @@ def world(tmp_path_factory):
 
 
 def make_room(words: list[str], here: Path, written: set[str]) -> None:
-    """Removes stand-ins at the paths that a command writes to, unless an earlier command of the page wrote them."""
+    """Removes stand-ins at the paths that a command writes to, unless an earlier command on the page wrote them."""
     for flag, place in itertools.pairwise(words):
         if flag in ("--out", "--workdir") and place not in written:
             written.add(place)

@@ -87,7 +87,7 @@ def shown_functions(value) -> list:
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_reference_explains_arguments_and_errors(name):
-    """Docstrings mention each argument that the page of conventions does not explain, and each exception."""
+    """Docstrings mention each argument that the conventions page does not explain, and each exception."""
     value = resolved(name)
     if not inspect.isclass(value) and not inspect.isfunction(value):
         return  # a constant

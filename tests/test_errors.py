@@ -37,7 +37,7 @@ def test_errors_print_one_line_and_set_the_exit_code(capsys, error, code, words)
 
 @contextlib.contextmanager
 def nearly_full(most=20_000):
-    """Limits the size of files to `most` bytes: libraries fail as on a full disk, but with the error EFBIG."""
+    """Limits files to `most` bytes, so that libraries fail as on a full disk, but with the error EFBIG."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
@@ -102,7 +102,7 @@ def test_errors_for_a_full_disk_name_the_folder(tmp_path, capfd, write):
     assert told.startswith(f"error: {tmp_path / 'out'}") and told.endswith(f": {words}\n")
 
 
-@pytest.mark.parametrize(  # messages recorded on a tmpfs of 200 kB
+@pytest.mark.parametrize(  # messages recorded on a 200 kB tmpfs
     "error",
     [
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),

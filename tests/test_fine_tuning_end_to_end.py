@@ -1,4 +1,4 @@
-"""Fine-tuning with the documented commands: training from given weights, then evaluation and prediction."""
+"""Fine-tuning with the documented commands: training from pretrained weights, then evaluation and prediction."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ ODD = YolosConfig(
     width=20, depth=3, heads=5, mlp_ratio=2.0, patch_size=8, det_tokens=7, num_classes=4, init_pe_size=(32, 48),
     mid_pe_size=(24, 40), layer_norm_eps=1e-5,
 )  # fmt: skip
-# These settings only shorten the test; real photos do not need them.
+# These settings only make the test faster; they are not needed for real data.
 SHORT = {
     "train.max_steps": 2, "train.batch_size": 4, "train.accumulate": 1, "train.log_every": 1, "train.curves": False,
     "data.short_side": 64, "data.max_side": 96, "data.scales": "(48, 64)", "data.crop_sides": "(48, 64)",
@@ -43,7 +43,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A checkpoint of a model that is not in the paper."""
+    """A checkpoint of a model whose size is not in the paper."""
     path = tmp_path_factory.mktemp("weights") / "odd"
     checkpoints.save(path, 0, build(ODD, 0)[1], Meta(ODD, {0: "a"}))
     return path
@@ -63,7 +63,7 @@ def done(found):
 
 
 def trained(call, weights, folder, layout="coco"):
-    """Trains on generated data in `folder`; returns the command without the weights and the `SHORT` settings."""
+    """Trains on generated data in `folder`; returns the command without `--config.init` and the `SHORT` settings."""
     root = LAYOUTS[layout](folder / "data", made_layouts.made(train=8, val=3))
     command = ["train.py", "--config=finetune_custom", f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
     said = done(call(*command, f"--config.init={weights}", *SHORT))

@@ -22,7 +22,7 @@ MOST_TO_READ, MOST_OF_THE_LOOP = 1200, 60
 
 
 def name_of(file: Path) -> str:
-    """The module of a file without the package's name, such as `model.yolos`."""
+    """The module name of a file, without the package's name (for example `model.yolos`)."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -32,7 +32,7 @@ NAMES = {name_of(file): file for file in FILES}
 
 @cache
 def imports_of(name: str) -> frozenset[str]:
-    """The modules of this package that a module imports, also inside functions."""
+    """The modules of this package that a module imports, including imports inside functions."""
     found = set()
     for node in ast.walk(ast.parse(NAMES[name].read_text())):
         if isinstance(node, ast.Import):
@@ -45,7 +45,7 @@ def imports_of(name: str) -> frozenset[str]:
 
 
 def closure(name: str, imports=imports_of) -> set[str]:
-    """All modules that are imported transitively; `name` itself only if one of them imports it."""
+    """All modules that `name` imports, directly or transitively; includes `name` itself only if there is a cycle."""
     found: set[str] = set()
     left = [name]
     while left:
@@ -65,7 +65,7 @@ def test_no_import_cycles_between_files():
 
 
 def test_no_import_cycles_between_folders():
-    """Between top-level folders of the package; files next to them are not checked."""
+    """Checks the top-level folders of the package, but not the files next to them."""
     folders: dict[str, set[str]] = {}
     for name in NAMES:
         others = {other.partition(".")[0] for other in imports_of(name) if "." in other}

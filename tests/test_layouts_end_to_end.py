@@ -20,7 +20,7 @@ DATASETS = [pytest.param(kind, marks=pytest.mark.parity) for kind in made_layout
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    """All layouts share the first one's programs, because the layout does not affect the recipe, model or shapes."""
+    """All layouts share compiled programs, because the layout does not affect the recipe, the model or the shapes."""
     with compiled_once() as programs:
         yield
     if programs:  # there are none if all tests were skipped

@@ -22,7 +22,7 @@ SHORTER = {
     "train_digits": {
         "train=6000, val=300": "train=2000, val=60",
         "config.train.epochs = 10\n": "config.train.epochs = 3\nconfig.train.log_every = 50\n",
-        "learning_rate = 7e-4": "learning_rate = 5e-4",  # for batches of half the size
+        "learning_rate = 7e-4": "learning_rate = 5e-4",  # because batches are half as large
         "images_per_replica = 16\n": "images_per_replica = 8\n",
         '"train": 800, "val": 100': '"train": 64, "val": 16',
         "epochs=8, log_every=25": "epochs=2, log_every=2",
@@ -36,7 +36,7 @@ def code_of(name: str) -> list[dict[str, Any]]:
 
 
 def execute(name: str) -> tuple[dict[str, Any], list[Any]]:
-    """Executes a notebook's code like Jupyter; returns its variables and the value of each cell's last expression."""
+    """Executes a notebook as Jupyter does; returns its variables and the value of each cell's last expression."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     shown: list[Any] = []
     sources = ["".join(cell["source"]) for cell in code_of(name)]
@@ -62,22 +62,22 @@ def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
     assert len(variables["evaluation"].results) == 60 * variables["config"].model.det_tokens
     assert len(variables["found"]) == 60
     assert sum(hasattr(value, "_repr_png_") for value in shown) == 5 and shown[-1].size == (768, 256)
-    # Fine-tuning on 64 images that the notebook draws: two epochs in batches of 16, from the weights of the first run.
+    # Fine-tuning on 64 images that the notebook draws: two epochs in batches of 16, from the first run's weights.
     assert variables["tuned"].step == 8 and len(variables["shapes"]) == 2
     assert 0 <= variables["own_metrics"]["AP"] <= variables["own_metrics"]["AP50"] <= 1
     assert variables["outcome"].step == variables["config"].train.epochs * 2000 // variables["config"].train.batch_size
 
 
 def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
-    """The results of the cells match the text."""
+    """The cells' results match the notebook's text."""
     found, detector = variables["found"], variables["detector"]
     assert json.loads(variables["text"]) == found.to_dict()
-    assert [True] * 5 in shown  # all types of images
+    assert [True] * 5 in shown  # the boxes are the same for all five ways to pass an image
     assert len(variables["kinds"][0]) == detector.config.det_tokens
     (counts,) = [value for value in shown if isinstance(value, dict)]
     assert counts[0.0] == detector.config.det_tokens and sorted(counts.values(), reverse=True) == [*counts.values()]
     (errors,) = [value for value in shown if isinstance(value, tuple) and isinstance(value[0], float)]
-    assert max(errors) < 1e-4  # of `forward` and `load`
+    assert max(errors) < 1e-4  # differences between the outputs of `forward` and of the network from `load`
     images = [value for value in shown if hasattr(value, "_repr_png_")]
     assert [image.size for image in images] == [(512, 512), (256, 256)] and len(images[1].getcolors(2**16)) > 100
     weights, layers = variables["weights"], variables["out"].attention
@@ -111,7 +111,7 @@ def run(name: str, folder: Path, ready: Path | None = None) -> Path:
     shutil.copytree(ready, work / "demo/run") if ready else work.mkdir()
     before = files(DOCS, work)
     environment = cpu_devices()
-    if ready is None:  # the notebook trains, so longer compilation is worth it
+    if ready is None:  # the notebook trains, so full optimization is worth the compilation time
         environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     environment |= {"PYTHONPATH": f"{DOCS.parent}:{DOCS.parent / 'tests' / 'helpers'}", "TMPDIR": str(temporary)}
     environment |= {"HF_HUB_OFFLINE": "1"}
@@ -132,7 +132,7 @@ def files(*folders: Path) -> list[tuple[Path, bytes]]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The checkpoint folder of train_digits.ipynb, run from top to bottom."""
+    """The checkpoint folder that train_digits.ipynb produces when run from top to bottom."""
     return run("train_digits", tmp_path_factory.mktemp("train_digits"))
 
 
@@ -143,7 +143,7 @@ def test_train_digits_runs(trained):
 
 @pytest.mark.slow
 def test_detect_runs(trained, tmp_path):
-    """It uses the checkpoint of train_digits.ipynb; without one, it would train in the same way."""
+    """The notebook uses the checkpoint from train_digits.ipynb; otherwise it would train a model first."""
     assert checkpoint_files.steps(run("detect", tmp_path, trained)) == checkpoint_files.steps(trained)
 
 
@@ -154,7 +154,7 @@ def test_examine_runs(trained, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_notebooks_are_portable(name):
-    """It is valid and small, has outputs, and contains no paths of the author's machine."""
+    """Each notebook is valid and small, has outputs, and contains no paths from the author's machine."""
     text = (DOCS / f"{name}.ipynb").read_text()
     notebook = json.loads(text)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)

@@ -40,7 +40,7 @@ def test_pinned_services_satisfy_the_requirements():
         assert lock[one.name] in one.specifier and one.name == extra
 
 
-def test_lock_of_the_site_pins_every_version():
+def test_lock_file_for_the_site_pins_every_version():
     lines = (ROOT / "requirements-docs.txt").read_text().splitlines()
     names = [re.fullmatch(r"([\w.-]+)==[\w.]+", line) for line in lines if not line.startswith("#")]
     assert all(names)

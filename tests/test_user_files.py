@@ -1,4 +1,4 @@
-"""Reading files from users returns UTF-8 text from a regular file of limited size, or raises a one-line error."""
+"""Reading a user's file returns its text, or raises a one-line error if it is too large or not a regular UTF-8 file."""
 
 import os
 import socket

@@ -25,7 +25,7 @@ from yolos_jax.training.rates import rates_of
 from yolos_jax.weights import checkpoints
 
 ALL = recipe_files()
-# Recipes of classifiers are tested in tests/programs/test_pretrain.py.
+# Classifier recipes are tested in tests/programs/test_pretrain.py.
 RECIPES = [name for name in ALL if task_of(load_recipe(name)) == DETECTION]
 PUBLISHED = {"yolos_ti": 28.7, "yolos_s": 36.1, "yolos_s_200": 36.1, "yolos_s_dwr": 37.6, "yolos_b": 42.0}
 SMALL = {"width": 12, "depth": 2, "heads": 2, "det_tokens": 6, "max_side": 16}
@@ -40,7 +40,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sixteen images of two categories in every split that the recipes name."""
+    """A COCO folder with every split that the recipes name; each split has 16 images and two categories."""
     root = tmp_path_factory.mktemp("data")
     for split in ("train2017", "val2017", "train", "val", "test"):
         make_coco(root, [*SIZES, *SIZES[:6]], split)
@@ -65,7 +65,7 @@ def micro(name):
 
 
 def first_of_each():
-    """One recipe for each distinct first step at micro size; the test's id lists all recipes that have this step."""
+    """One test case for each group of recipes with the same first step at micro size; its id lists the group."""
     found = {}
     for name in RECIPES:
         config = micro(name)
@@ -79,7 +79,7 @@ def test_recipe_trains_one_step(name, data, tmp_path):
     config = micro(name)
     config.data.root = str(data)
     if config.optimizer.freeze:
-        config.train.ema = 0.9  # the average is loaded below; it must leave frozen parameters unchanged, too
+        config.train.ema = 0.9  # the average is loaded below, and it must not change frozen parameters either
     assert train(config, tmp_path, devices=jax.devices()[:1]).step == 1
     (line,) = [line for line in lines(tmp_path) if "total" in line]
     assert np.isfinite(list(line.values())).all() and line["grad_norm"] > 0
@@ -93,7 +93,7 @@ def test_recipe_trains_one_step(name, data, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_recipes(name):
-    """Schedules equal the published ones (paper, table 2 and appendix), and docstrings state the AP."""
+    """Schedules match the paper (table 2 and appendix), and docstrings state the published AP."""
     module = importlib.import_module(f"configs.{name}")
     config, tiny = module.get_config(), name == "yolos_ti"
     variant = {"yolos_s_200": "s"}.get(name, name.removeprefix("yolos_"))
@@ -108,8 +108,8 @@ def test_published_recipes(name):
     assert f"--config {name} " in text and "8 GPUs" in text
 
 
-# The other models in the paper (tables 2, 4 and 7, appendix on position embeddings): base recipe, changes, and millions
-# of parameters.
+# The other models in the paper (tables 2, 4 and 7, appendix on position embeddings): the base recipe, changes to it,
+# and the number of parameters in millions.
 ROWS = {
     "yolos_ti_scratch": ("yolos_ti", {"train.epochs": 600}, 6.5),
     "yolos_s_scratch": ("yolos_s", {"train.epochs": 250}, 30.7),
@@ -122,7 +122,7 @@ ROWS = {
 
 
 def plain_count(config):
-    """The number of parameters, computed by hand, for COCO's 92 outputs."""
+    """The number of parameters of a model with 92 class outputs, as for COCO, computed by hand."""
     w, (rows, columns) = config.width, config.init_grid
     block = 4 * w * w + 4 * w + 2 * (4 * w * w) + 5 * w + 4 * w  # attention, MLP, two norms
     places = (1 + config.det_tokens) * w
@@ -133,7 +133,7 @@ def plain_count(config):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_other_models_of_the_paper(name):
+def test_other_models_in_the_paper(name):
     base, changes, millions = ROWS[name]
     module = importlib.import_module(f"configs.paper.{name}")
     config, want = module.get_config(), load_recipe(base)

@@ -1,4 +1,4 @@
-"""The settings of a recipe: keys, error messages, changes when a run resumes, and the page in the documentation."""
+"""The settings of a recipe: keys, error messages, changes that a resumed run allows, and the documentation page."""
 
 import inspect
 import json
@@ -139,7 +139,7 @@ def test_unreadable_values():
     config.optimizer.ratio = placeholder(float, required=True)
     with pytest.raises(InputError, match=r"config.optimizer cannot be read \(RequiredValueError: "):
         complete(config)
-    for odd in (10**5000, [config], np.zeros((90, 90))):  # the first has too many digits to be printed
+    for odd in (10**5000, [config], np.zeros((90, 90))):  # the first has too many digits to print
         with pytest.raises(InputError, match=r"^seed is .{1,120}; it must be a whole number"):
             complete({"seed": odd})
     for nothing in (None, 3, [1]):
@@ -214,7 +214,7 @@ def test_optimizers_accept_the_same_arguments():
 
 
 def test_settings_page_is_up_to_date():
-    """`python -m yolos_jax.config.documentation > docs/settings.md` generates it, without importing jax."""
+    """The page is the output of `python -m yolos_jax.config.documentation`, which does not import jax."""
     page = "import sys; from yolos_jax.config.documentation import settings_page; print(settings_page(), end='')"
     check = f"{page}; assert 'jax' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True).stdout.decode()
@@ -243,7 +243,7 @@ def test_settings_have_a_meaning_and_unique_aliases():
 
 
 def test_class_weight_accepts_a_string_or_numbers():
-    """`loss.class_weight` in a recipe, on the command line and in a checkpoint."""
+    """Tests `loss.class_weight` in a recipe, on the command line and in a checkpoint."""
     config = detection_recipe()
     assert complete(config).loss.class_weight == "none"
     for text, value in (("inverse", "inverse"), ("1,2.5", (1, 2.5)), ("(0.5, 2)", (0.5, 2)), ("[3]", (3,))):

@@ -1,4 +1,4 @@
-"""The settings of pre-training, which have a separate table but are declared and checked like those for detection."""
+"""Pre-training settings have a separate table, but are declared and checked like detection settings."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_numbers_out_of_bounds_are_rejected(key):
 
 
 def test_settings_that_may_change_when_a_run_resumes():
-    """The same settings as for a detector, but none that affect augmentation, mixing or stochastic depth."""
+    """The same settings may change as for a detector; none of them affects augmentation, mixing or stochastic depth."""
     free = {
         "init", "data.root", "data.train_split", "data.val_split", "data.on_bad_image", "data.workers", "data.ahead",
         "model.attention", "model.query_block", "model.remat", "train.accumulate", "train.max_steps",

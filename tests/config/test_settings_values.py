@@ -22,7 +22,7 @@ from yolos_jax.training.rates import rates_of
 
 SETTINGS = TABLES[DETECTION]
 SIZES = np.array([(640, 480), (480, 640), (500, 375), (427, 640), (640, 427), (333, 500), (1, 9000), (3000, 40)])
-SECONDS, KIBIBYTES = 5, 2**20  # limits of CPU time and memory for any single value
+SECONDS, KIBIBYTES = 5, 2**20  # limits on CPU time and memory for any single value
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(
     [
         "",

@@ -27,7 +27,7 @@ def test_names_labels_and_pixels(root):
     with Image.open(root / "train" / "green" / "001.jpg") as want:
         np.testing.assert_array_equal(read[4][0], want)
     assert source.name(4) == str(root / "train" / "green" / "001.jpg")
-    assert len(ClassFolders(root, "validation")) == 6  # another common name of the split
+    assert len(ClassFolders(root, "validation")) == 6  # another common name for the split
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again.read(8)[0], read[8][0])
     few = ClassFolders(root, "train", max_images=3)  # evenly spread, so every class has an image
@@ -42,7 +42,7 @@ def test_a_folder_of_classes_is_the_training_split(root):
 
 
 def test_unusual_files_of_imagenet_are_read(root):
-    """A CMYK JPEG, a PNG named .JPEG, a grey image, and an upper-case extension."""
+    """A CMYK JPEG, a PNG named .JPEG, a grey image, and upper-case extensions."""
     folder, random = root / "train" / "red", np.random.default_rng(0)
     image = picture("red", random)
     (folder / "n1.JPEG").write_bytes(encoded(image.convert("CMYK"), "JPEG"))
@@ -114,11 +114,11 @@ def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
         np.testing.assert_array_equal(pixels, flat.read(3 + place)[0])
     (note,) = found.notes
     assert note.startswith(f"{deep}/train has 9 images in subfolders of class folders, such as blue/cam0/day/000.jpg")
-    assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # named like a split
+    assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # the root is named like a split
     (deep / "train").rename(deep / "mine")
     (deep / "mine" / "white").mkdir()
     shutil.copy(root / "train" / "red" / "000.jpg", deep / "mine" / "white")
-    mixed = ClassFolders(deep / "mine", "train")  # one class has images and no folders, so these are not splits
+    mixed = ClassFolders(deep / "mine", "train")  # one class folder contains only images, so the folders are not splits
     assert mixed.names == (*CLASSES, "white") and len(mixed) == 10
     shutil.rmtree(deep / "mine" / "white")
     with pytest.raises(MissingSplit, match=r"blue, green, red; .* move them into .*mine/train"):
@@ -158,7 +158,7 @@ def test_folders_in_class_folders_are_not_splits(root, tmp_path):
 
 
 def test_only_unknown_classes_are_rejected(root):
-    """The validation split may lack classes or have no image of them. Labels are matched by name."""
+    """The validation split may lack some class folders, or they may be empty. Labels are matched by name."""
     train = ClassFolders(root, "train")
     classes = train.names, "the training set"
     (root / "val" / "green").rename(root / "val" / "violet")

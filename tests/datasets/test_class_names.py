@@ -14,7 +14,7 @@ CAT, DOG = (100, 20), (40, 40)  # sizes of the boxes
 
 
 def folder(root, numbers):
-    """Writes a COCO folder with an image of a cat and a dog; `numbers` are the category ids by name."""
+    """Writes a COCO folder with an image of a cat and a dog; `numbers` maps names to category ids."""
     listed = [{"id": number, "name": name} for name, number in numbers.items()]
     first, second = list(numbers.values())[:2]
     boxes = [box(1, 1, [5, 5, *CAT], first), box(2, 1, [30, 50, *DOG], second)]
@@ -56,7 +56,7 @@ def test_same_names_are_matched(tmp_path, names, numbers, categories):
 
 
 @pytest.mark.parametrize("numbers", [{"cat": 1, "cow": 2}, {"dog": 1, "cat": 2, "cow": 3}, {"cow": 1, "hen": 2}])
-def test_other_names_are_rejected_with_both_lists_by_default(tmp_path, numbers):
+def test_other_names_are_rejected_by_default(tmp_path, numbers):
     root, names = folder(tmp_path, numbers), {1: "cat", 2: "dog", 3: "bird"}
     with pytest.raises(InputError) as error:
         coco_split(root, "val", 4, settled=Settled(label_names=names, by="the checkpoint c"))

@@ -1,4 +1,4 @@
-"""COCO folders: which annotations are read or left out, and a message for every error."""
+"""COCO folders: which annotations are read or skipped, and the message for each error."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ def test_real_annotations_match_pycocotools(split, capsys):
         assert source.read(example).mode == "RGB"
 
 
-def test_crowds_and_empty_boxes_are_left_out_and_counted(tmp_path):
+def test_crowds_and_empty_boxes_are_dropped_and_counted(tmp_path):
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(2, 1, [4, 4, 20, 10], iscrowd=1),
@@ -128,7 +128,7 @@ def test_missing_files_and_folders(tmp_path):
             coco_split(tmp_path, "train2017", 10)
 
 
-def test_images_of_another_size_are_reported(tmp_path):
+def test_images_of_a_different_size_are_reported(tmp_path):
     root = make_coco(tmp_path, [(64, 48)])
     Image.new("RGB", (30, 30)).save(root / "train2017" / "1.jpg")
     source = coco_split(root, "train2017", 10)
@@ -136,7 +136,7 @@ def test_images_of_another_size_are_reported(tmp_path):
         source.read(source.examples[0])
 
 
-def test_invalid_entries_are_left_out_if_complain_returns(tmp_path):
+def test_invalid_entries_are_skipped_if_complain_returns(tmp_path):
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(2, 1, [4, 4, float("nan"), 10]),

@@ -98,7 +98,7 @@ def test_splits_share_no_image_ids(folder):
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_boxes_are_tight(folder, split):
-    """The background has one colour, so the test can find the pixels of digits independently."""
+    """The background has one colour, so the test can find the digits' pixels independently."""
     coco = COCO(folder / "annotations" / f"instances_{split}.json")
     for image in coco.dataset["images"]:
         pixels = np.asarray(Image.open(folder / split / image["file_name"])).astype(int)
@@ -165,7 +165,7 @@ def test_command_line_does_not_import_jax(tmp_path):
 
 
 def test_single_digits_have_the_same_split(tmp_path, monkeypatch):
-    """In class folders; training images do not show validation scans, and each image has the class of its scan."""
+    """No training image shows a validation scan, and each image is in the class folder of its digit."""
     drawn, draw = [], single_digits.one_digit
 
     def recorded(found, which, random):

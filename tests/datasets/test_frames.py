@@ -19,7 +19,7 @@ def grey(value, size=(32, 24)):
 
 
 def several(path, **options):
-    """Writes a file with grey frames of value 40, 90 and 140, or with pages if the format has no durations."""
+    """Writes a file with three grey frames (values 40, 90 and 140), or with pages if the format has no durations."""
     first, *others = [grey(value) for value in (40, 90, 140)]
     first.save(path, save_all=True, append_images=others, **options)
     return path
@@ -47,7 +47,7 @@ def test_frames_without_a_duration_are_timed_as_in_browsers(tmp_path):
 
 
 def test_smaller_copies_and_masks_are_not_pages(tmp_path):
-    """As in files of maps: a page, a copy of it at half the size, a mask, and another page."""
+    """A TIFF file structured like a map: a page, a half-size copy of it, a mask, and a second page."""
     with TiffImagePlugin.AppendingTiffWriter(tmp_path / "map.tif", True) as file:
         for value, kind, side in ((40, 0, 32), (41, 1, 16), (42, 4, 32), (90, 2, 32)):
             grey(value, (side, side)).save(file, "TIFF", tiffinfo={254: kind})
@@ -72,13 +72,13 @@ def test_files_with_a_damaged_end(tmp_path, ending):
 
 
 def test_previews_are_not_frames(tmp_path):
-    """Many cameras save MPO files as .jpg."""
+    """Many cameras save MPO files with the extension .jpg."""
     grey(40).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[grey(90)])
     assert Image.open(tmp_path / "a.jpg").n_frames == 2 and header_of(tmp_path / "a.jpg").frames == 1
     assert frames_in(grey(1)) == [0]
 
 
-def test_left_out_frames_are_counted(tmp_path):
+def test_skipped_frames_are_counted(tmp_path):
     files = [several(tmp_path / "a.gif"), several(tmp_path / "b.tif")]
     grey(1).save(tmp_path / "c.png")
     given = [*files, files[0].read_bytes(), str(tmp_path / "c.png"), Image.open(files[0]), tmp_path / "absent.gif"]

@@ -1,4 +1,4 @@
-"""Size, orientation and bit depth from the headers of files, compared with what Pillow reads from whole files."""
+"""Size, orientation and bit depth read from file headers, compared with what Pillow reads from whole files."""
 
 import io
 

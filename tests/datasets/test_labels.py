@@ -1,4 +1,4 @@
-"""The mapping from category ids to labels, which a data set or a model determines."""
+"""The mapping from category ids to labels, as determined by a data set or a model."""
 
 import pytest
 from made_coco import box, coco_split, make_coco

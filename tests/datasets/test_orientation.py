@@ -1,4 +1,4 @@
-"""Images with an EXIF rotation: boxes and sizes determine whether it is applied, in the same way for all readers."""
+"""Boxes and image sizes determine whether EXIF rotations are applied, and all readers apply the same decision."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ LYING = (64, 48)  # as stored; orientation 6 makes it 48 wide and 64 high
 
 
 def turned_folder(root, bbox, sizes=LYING, stored=LYING, orientation=6, count=4, split="train"):
-    """Writes images with an EXIF rotation and one box each; `sizes` are the annotated (width, height)."""
+    """Writes images with an EXIF rotation and one box each; `sizes` is the annotated (width, height)."""
     make_coco(root, [stored] * count, split, [box(i, i, bbox) for i in range(1, count + 1)])
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -7,7 +7,7 @@ from yolos_jax.datasets.voc_metrics import AREA, POINTS, voc_metrics
 
 
 def overlap(a, b):
-    """VOC's IoU, which adds 1 to widths and heights because pixel coordinates are inclusive."""
+    """IoU as defined by VOC, which adds 1 to widths and heights because pixel coordinates are inclusive."""
     ax0, ay0, ax1, ay1 = a[0] + 1, a[1] + 1, a[0] + a[2], a[1] + a[3]
     bx0, by0, bx1, by1 = b[0] + 1, b[1] + 1, b[0] + b[2], b[1] + b[3]
     width, height = min(ax1, bx1) - max(ax0, bx0) + 1, min(ay1, by1) - max(ay0, by0) + 1
@@ -18,7 +18,7 @@ def overlap(a, b):
 
 
 def by_loops(truth, results):
-    """(mean AP from 11 recall points, mean AP from the area), computed step by step as in VOC's development kit."""
+    """(mean AP at 11 recall points, mean AP as area under the curve), computed as in the VOC development kit."""
     points, areas = [], []
     for category in sorted({a["category_id"] for a in truth["annotations"]}):
         mine = [a for a in truth["annotations"] if a["category_id"] == category]
@@ -85,7 +85,7 @@ def test_hand_computed_metrics():
     found = voc_metrics(truth, results)
     assert found[AREA] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert found[POINTS] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    truth["annotations"][1]["difficult"] = 1  # difficult objects count neither as missed nor as false positives
+    truth["annotations"][1]["difficult"] = 1  # neither missing nor detecting a difficult object is an error
     assert voc_metrics(truth, results)[AREA] == 1.0
 
 

@@ -1,4 +1,4 @@
-"""Compiles each program for training, evaluation or prediction once for all runs that use it."""
+"""Compiles each program for training, evaluation or prediction once and shares it among all runs that use it."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ class Only:
 def key_of(x: Any, around: tuple = ()) -> Hashable:
     """A key that is equal for two functions only if they have the same code and the same closure.
 
-    Objects of unknown types are equal only to themselves, so at worst a program is compiled again. Globals that
+    Objects of unknown types are equal only to themselves, so at worst a program is compiled unnecessarily. Globals that
     functions read are not compared: a test that replaces one needs a separate `compiled_once`.
     """
     mark = ("method", id(x.__func__)) if isinstance(x, types.MethodType) else id(x)  # each access creates a new method
@@ -62,7 +62,7 @@ def key_of(x: Any, around: tuple = ()) -> Hashable:
         hash(x)
     except TypeError:
         return Only(x)
-    return type(x), x  # like static arguments of `jax.jit`
+    return type(x), x  # compared like static arguments of `jax.jit`
 
 
 def contents(cell: types.CellType) -> Any:
@@ -76,8 +76,8 @@ def contents(cell: types.CellType) -> Any:
 def compiled_once() -> Iterator[dict]:
     """Within this context, later runs reuse the compiled programs of earlier runs.
 
-    Yields the programs by (name, key). The key does not include the arguments' shapes, dtypes and devices, because jax
-    compiles a program again if they change.
+    Yields a dict of the programs, keyed by (name, key). The key does not include the arguments' shapes, dtypes and
+    devices, because jax compiles a program again if they change.
     """
     kept = {}
 

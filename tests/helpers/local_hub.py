@@ -1,6 +1,6 @@
 """A local HTTP server that stands in for the Hugging Face hub and handles downloads and uploads.
 
-It is based on the requests of `huggingface_hub` and on the specification of git-lfs's batch API.
+It is modelled on the requests that `huggingface_hub` sends and on the Git LFS batch API specification.
 """
 
 import base64
@@ -20,7 +20,7 @@ import yaml
 
 WRITE, READ = "hf_write", "hf_read"  # valid tokens
 NOWHERE = "http://127.0.0.1:9"  # no server listens on this port
-LICENSES = ("apache-2.0", "mit", "other")  # some of those that the hub accepts
+LICENSES = ("apache-2.0", "mit", "other")  # a subset of the licenses that the hub accepts
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ class Stored:
 
 
 class LocalHub(ThreadingHTTPServer):
-    """The server. `repositories` are stored by `USER/NAME`; `asked` lists the requests as method and path."""
+    """The server. `repositories` are stored by `USER/NAME`; `asked` lists each request's method and path."""
 
     daemon_threads = True
 
@@ -50,8 +50,8 @@ class LocalHub(ThreadingHTTPServer):
         self.repositories: dict[str, Stored] = {}
         self.asked: list[str] = []
         self.objects: dict[str, bytes] = {}  # LFS objects by SHA-256
-        self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # fixed responses, by a part of the method and path
-        self.halved: set[str] = set()  # models whose large files are only sent in part
+        self.answers: dict[str, tuple[int, dict[str, str]]] = {}  # canned responses by substring of method and path
+        self.halved: set[str] = set()  # models whose large files are cut off halfway
 
     @property
     def address(self) -> str:
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         self.json({"errors": [], "warnings": []})
 
     def mode(self, stored: Stored, file: dict) -> dict:
-        """How a file is uploaded: weights and images through LFS. The client skips files whose `oid` is unchanged."""
+        """How the client uploads a file: weights and images through LFS. It skips files whose `oid` is unchanged."""
         large = file["path"].endswith((".safetensors", ".png", ".jpg"))
         there = stored.commits[stored.newest].get(file["path"])
         oid = None
@@ -217,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def local_hub() -> Iterator[LocalHub]:
-    """Runs a hub without repositories."""
+    """Runs a hub that has no repositories yet."""
     server = LocalHub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -230,7 +230,7 @@ def local_hub() -> Iterator[LocalHub]:
 
 
 def point_to(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the constants that `huggingface_hub` reads from HF_ENDPOINT, HF_HUB_CACHE and so on when imported."""
+    """Replaces the constants that `huggingface_hub` sets from HF_ENDPOINT, HF_HUB_CACHE and so on at import."""
     from huggingface_hub import constants
 
     for name, value in {

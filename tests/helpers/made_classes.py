@@ -37,7 +37,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def classifier_config(root, **changes):
-    """A recipe for a micro classifier with the width of `micro_run.micro_config`'s detector; `changes` are by key."""
+    """A recipe for a micro classifier as wide as the detector of `micro_run`, with the given changes."""
     config = pretraining_recipe("ti")
     config.init = "from_nothing"
     config.model.update(width=12, depth=2, heads=2, image_size=32)

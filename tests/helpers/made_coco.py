@@ -15,7 +15,7 @@ from yolos_jax.datasets.settings import Settled, SplitOptions
 
 
 def make_coco(root: Path, sizes, split="train2017", annotations=None, categories=None) -> Path:
-    """Writes images `1.jpg`, `2.jpg` etc. of (width, height) `sizes`, by default with one box of category 1 each."""
+    """Writes images `1.jpg`, `2.jpg`, ... of (width, height) `sizes`; by default, each has one box of category 1."""
     rng = np.random.default_rng(0)
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ def coco_split(
     root, split, num_classes=0, max_images=0, category_ids=None, annotations="", image_folder="", complain=stop,
     **options,
 ) -> DataSet:  # fmt: skip
-    """Reads `instances_SPLIT.json` and images in `SPLIT/`, or other paths; `options` are passed to `SplitOptions`."""
+    """Reads `instances_SPLIT.json` and images in `SPLIT/`, or the given paths; `options` are for `SplitOptions`."""
     file = Path(annotations or Path(root, "annotations", f"instances_{split}.json"))
     opened = partial(coco_folder.read, file, Path(image_folder or Path(root, split)))
     options.setdefault("settled", Settled(category_ids=category_ids))

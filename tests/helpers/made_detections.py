@@ -1,4 +1,4 @@
-"""Detections for tests: hand-made ones with every type of error, cocoapi's example, and noisy copies."""
+"""Detections for tests: hand-made ones with every type of error, the cocoapi example, and noisy copies."""
 
 import json
 
@@ -35,14 +35,14 @@ def hand_made():
 
 
 def example():
-    """(truth, results) of cocoapi's published example."""
+    """(truth, results) of the example that is published with cocoapi."""
     folder = data_folder("coco_eval_ref")
     names = "instances_val2014_100.json", "instances_val2014_fakebbox100_results.json"
     return tuple(json.loads((folder / name).read_text()) for name in names)
 
 
 def noisy(truth, results):
-    """Each detection, and three copies with random changes of box, score and class; at most 100 per image."""
+    """Each detection plus three copies with randomly changed box, score and class; at most 100 per image."""
     rng, ids = np.random.default_rng(0), [c["id"] for c in truth["categories"]]
     found = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Writes a generated data set in each layout for tests, without using the package."""
+"""Writes a generated data set in each layout for tests, independently of the package."""
 
 import functools
 import json
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-NAMES = ["ant", "bee", "cat"]  # in alphabetical order, because layouts without category numbers sort the names
+NAMES = ["ant", "bee", "cat"]  # in alphabetical order, because names are sorted in layouts without category numbers
 
 
 class Box(NamedTuple):
@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     boxes: tuple[Box, ...]
 
 
-Data = dict[str, list[Picture]]  # images of the splits train and val
+Data = dict[str, list[Picture]]  # the images of each split; the splits are train and val
 
 
 def made(seed: int = 0, train: int = 4, val: int = 3, sides: tuple[int, int] = (40, 90)) -> Data:
@@ -49,7 +49,7 @@ def save(path: Path, size: tuple[int, int]) -> None:
 
 
 def content(pictures, ids, file_name="{}.jpg", sizes=True) -> dict:
-    """The content of a COCO file; `ids` are the category ids by name."""
+    """The content of a COCO file; `ids` maps category names to ids."""
     images, annotations = [], []
     for i, (stem, (width, height), boxes) in enumerate(pictures, 1):
         size = {"width": width, "height": height} if sizes else {}
@@ -160,7 +160,7 @@ def voc(root: Path, data: Data) -> Path:
 
 
 def voc_flat(root: Path, data: Data) -> Path:
-    """Writes a folder with XML files next to the images for each split."""
+    """Writes one folder per split, with XML files next to the images."""
     for split, pictures in data.items():
         for picture in pictures:
             save(root / split / f"{picture.stem}.jpg", picture.size)
@@ -183,7 +183,7 @@ def imagefolder(root: Path, data: Data) -> Path:
 
 
 def dota(root: Path, data: Data) -> Path:
-    """Writes the boxes as quadrangles that start at a different corner for each object."""
+    """Writes the boxes as quadrilaterals that start at a different corner for each object."""
     for split, pictures in data.items():
         (root / split / "labelTxt").mkdir(parents=True)
         for picture in pictures:
@@ -204,7 +204,7 @@ LAYOUTS = {
 
 
 def rows(root: Path, data: Data, parquet: bool) -> Path:
-    """Writes the data set with the package `datasets`, by `save_to_disk` or as Parquet; rows contain image files."""
+    """Writes the data set with the `datasets` package, by `save_to_disk` or as Parquet; rows contain encoded images."""
     import datasets
 
     of = datasets.Sequence if hasattr(datasets, "Sequence") else datasets.List

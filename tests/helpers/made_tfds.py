@@ -1,4 +1,4 @@
-"""TFDS data sets for tests, from this package or from TFDS's builder for COCO, which here runs without TensorFlow."""
+"""TFDS data sets for tests, written by this package or by the TFDS builder for COCO (run without TensorFlow)."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ BOXES = [
 
 
 def coco_folder(root: Path, splits=("train2017", "val2017")) -> Path:
-    """A COCO folder with COCO's categories; all splits have the same content."""
+    """A COCO folder with the COCO categories; all splits have the same content."""
     for split in splits:
         make_coco(root, SIZES, split, BOXES, CATEGORIES)
     return root
@@ -51,7 +51,7 @@ def made(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def own(tmp_path, made) -> Path:
-    """A copy of the TFDS directory that a test may damage."""
+    """A copy of the TFDS directory, which a test may damage."""
     return shutil.copytree(made[1], tmp_path / "own")
 
 
@@ -61,7 +61,7 @@ def listed(coco: Path, split: str = "train2017") -> Path:
 
 
 def build_with_tfds(coco: Path, out: Path, monkeypatch, file_format: str = "array_record") -> Path:
-    """Runs TFDS's builder on a COCO folder, without downloads and without TensorFlow, and returns its output."""
+    """Runs the TFDS builder on a COCO folder, without downloads or TensorFlow; returns the output directory."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import gcs_utils
     from tensorflow_datasets.object_detection import coco as own

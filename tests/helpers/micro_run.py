@@ -21,7 +21,7 @@ def micro_data(root: Path, split: str = "train2017") -> Path:
 
 
 def micro_config(root: Path, **changes):
-    """A recipe for a micro model: one bucket, two epochs of two steps, four images a step; `changes` are by key."""
+    """A recipe for a micro model: one bucket, two epochs of two steps with four images each, and the given changes."""
     config = detection_recipe("ti")
     config.init, config.matcher = "from_nothing", "device"
     config.model.update(width=12, depth=2, heads=2, det_tokens=6, num_classes=10, init_pe_size=(64, 64))
@@ -41,7 +41,7 @@ def lines(workdir: Path) -> list[dict]:
 
 
 def without_key_biases(params: dict) -> dict:
-    """Sets the biases of keys to zero: their gradient is mathematically zero, but Adam amplifies rounding errors."""
+    """Zeros the biases of attention keys: their gradient should be zero, but Adam amplifies its rounding errors."""
 
     def clean(path, x):
         if jax.tree_util.keystr(path).endswith("['qkv']['bias']"):

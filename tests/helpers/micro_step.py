@@ -1,4 +1,4 @@
-"""A model and a batch whose training step compiles quickly."""
+"""A model config and a batch for a training step that compiles quickly."""
 
 import jax
 import numpy as np

@@ -14,8 +14,8 @@ from micro_run import lines
 from reference_pack import ROOT
 from several_programs import END
 
-LIMIT = 150  # maximum seconds for a program on a busy machine
-LAUNCHERS = {  # environment variables of process i
+LIMIT = 150  # seconds that a program may take on a busy machine
+LAUNCHERS = {  # environment variables that a launcher sets in process i
     "": {},
     "Slurm": {
         **{"SLURM_JOB_ID": "7{port}", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
@@ -33,11 +33,11 @@ class Program(NamedTuple):
 
     name: str  # such as train.py
     data: Path
-    folder: Path  # --workdir, or --checkpoint of eval.py
-    changes: dict  # changes of the recipe, by dotted key
+    folder: Path  # --workdir, or --checkpoint for eval.py
+    changes: dict  # changes to the recipe, by dotted key
     flags: tuple[str, ...] = ()
     second: tuple[str, ...] = ()  # flags for process 1 only
-    inject: str = ""  # Python code to run first
+    inject: str = ""  # Python code at the start of the recipe file
     make: str = "micro_run.micro_config"  # function that creates the recipe
 
     def command(self, recipe: Path) -> list[str]:

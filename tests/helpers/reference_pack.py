@@ -1,8 +1,8 @@
 """Finds the reference values and converts them.
 
-The environment variable YOLOS_REFERENCE names their folder. If it is not set, they are in ../shared/reference next to
-the repository or, if that does not exist, in the small copy in tests/reference. The tests do not depend on the sizes,
-counts or seeds of a particular pack.
+The environment variable YOLOS_REFERENCE names their folder. If it is not set, they are read from ../shared/reference,
+next to the repository, or, if that folder does not exist, from the small copy in tests/reference. The tests do not
+depend on the sizes, counts or seeds of a particular pack.
 """
 
 import os
@@ -35,7 +35,7 @@ def data_folder(name: str) -> Path:
 
 
 def pack(name: str) -> Path:
-    """The path of a file in the pack; skips the test if it does not exist."""
+    """The path of a file in the reference pack; skips the test if it does not exist."""
     path = reference_folder() / name
     if not path.exists():
         pytest.skip(f"{path} does not exist (set YOLOS_REFERENCE to the full reference pack)")
@@ -51,7 +51,7 @@ def tensors(name: str) -> dict[str, np.ndarray]:
 
 
 def config_of(state: dict[str, np.ndarray], heads: int, init_hw, mid_hw=None) -> YolosConfig:
-    """The config of a reference state dict; heads and grids cannot be derived from its shapes."""
+    """The config for a reference state dict; its shapes do not determine the number of heads and the grids."""
     width, _, patch, _ = state["backbone.patch_embed.proj.weight"].shape
     depth = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("backbone.blocks."))
     has_mid = "backbone.mid_pos_embed" in state
@@ -75,7 +75,7 @@ def micro_config(name: str) -> YolosConfig:
 
 
 def train_config() -> YolosConfig:
-    """The config of the training traces: the `mid` micro model with its own position grids."""
+    """The config of the training traces: the `mid` micro model with the position grids in train_data.npz."""
     z = arrays("train_data.npz")
     heads = len(arrays("model_mid.npz")["attn0"])
     return config_of(tensors("train_init.safetensors"), heads, z["init_pe_hw"], z["mid_pe_hw"])

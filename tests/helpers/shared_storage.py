@@ -1,4 +1,4 @@
-"""A storage at `shared://...` that several processes can use; its files are in the folder $SHARED_STORAGE."""
+"""Storage at `shared://...` that several processes can use; its files are in the folder $SHARED_STORAGE."""
 
 import os
 
@@ -7,7 +7,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class Shared(LocalFileSystem):
-    """Like fsspec's drivers for buckets: other code uses only its addresses."""
+    """Stands in for an fsspec driver for buckets: other code refers to it only by address."""
 
     protocol = "shared"
 

@@ -1,4 +1,4 @@
-"""Small stand-ins for all files and models in the documentation's commands."""
+"""Small stand-ins for all files and models that commands in the documentation use."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ from yolos_jax.weights import export_huggingface
 from yolos_jax.weights.checkpoints import save
 from yolos_jax.weights.image_processor import Sizes
 
-STEP = 3  # step of the checkpoints
+STEP = 3  # step number of the checkpoints
 PUBLISHED = {"hustvl/yolos-small": "s", "hustvl/yolos-tiny": "ti"}
 DIGITS = [{"id": n, "name": str(n)} for n in range(10)]
 MINE = [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}]
 # Modules that call `data_mesh`, which uses all devices by default.
 MESHES = "training.run", "tasks.detection", "tasks.classification.task"
 SMALL = {
-    "matcher": "device",  # jax does not cache programs of the host matcher
+    "matcher": "device",  # jax does not cache programs that use the host matcher
     "data.short_side": 48, "data.scales": (32, 48), "data.crop_sides": (48, 64), "data.crop_range": (32, 64),
     "data.buckets": 1, "data.workers": 0, "train.batch_size": 8, "train.max_steps": 1, "train.curves": False,
     "eval.batch_size": 8, "optimizer.rate_batch": 0,
@@ -70,14 +70,14 @@ def _small(recipe: Callable) -> Callable:
 
 
 def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes programs in this process run as on a machine with one device."""
+    """Makes programs in this process run as if the machine had one device."""
     for name in MESHES:
         module = importlib.import_module(f"yolos_jax.{name}")
         monkeypatch.setattr(module, "data_mesh", lambda _=None: data_mesh(jax.devices()[:1]))
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
-    """Makes programs use the hub's cache that `make` has filled, and folders instead of buckets."""
+    """Makes programs use the hub cache that `make` has filled, and folders instead of buckets."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(world / "hub"))
     monkeypatch.setenv("SHARED_STORAGE", str(world / "storage"))
@@ -85,7 +85,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
 
 
 def make(outer: Path) -> Path:
-    """Creates the hub's cache in `outer`, and returns a folder that is copied for every page. Call `narrow` first."""
+    """Creates a hub cache in `outer`, and returns a folder that is copied for every page. Call `narrow` first."""
     world = outer / "here"
     make_data(world)
     for name, variant in PUBLISHED.items():

@@ -1,4 +1,4 @@
-"""A tiny checkpoint to export, real images for it, and functions that run export.py."""
+"""A tiny checkpoint to export, real images to run it on, and functions that run export.py."""
 
 import dataclasses
 import subprocess
@@ -23,7 +23,7 @@ META = Meta(CONFIG, {0: "cat", 2: "dog"}, 7, {"config": {"data": {"short_side": 
 
 
 def checkpoint_in(folder: Path, config: YolosConfig = CONFIG) -> Path:
-    """Saves the checkpoint, as step 7, in a new folder."""
+    """Saves the checkpoint as step 7 in a new folder."""
     save(folder, 7, random_params(config), dataclasses.replace(META, model=config))
     return folder
 

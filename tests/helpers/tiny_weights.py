@@ -50,7 +50,7 @@ MICRO = {
 
 
 def random_params(config: YolosConfig, seed: int = 0) -> dict:
-    """Random parameters, so that it is unlikely that any two values are equal."""
+    """Random parameters; any two values are almost certainly different."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), abstract(config)[1])
 
@@ -60,7 +60,7 @@ def reference_state(config: YolosConfig = TINY, seed: int = 0) -> dict[str, np.n
 
 
 def deit_state(config: YolosConfig = TINY, side: int = 4, distilled: bool = False) -> dict[str, np.ndarray]:
-    """A classifier with the config's backbone, a square grid of positions and 7 classes."""
+    """The state dict of a classifier with the config's backbone, a square grid of positions and 7 classes."""
     rng = np.random.default_rng(1)
     state = {
         name.removeprefix("backbone."): array
@@ -87,19 +87,19 @@ def _more(state: dict, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarr
 
 
 def bare_vit(config: YolosConfig = TINY, side: int = 4) -> dict[str, np.ndarray]:
-    """A state dict as in DINO's published backbones: timm's names and no head."""
+    """A state dict like those of the published DINO backbones: timm names and no head."""
     return {name: array for name, array in deit_state(config, side).items() if not name.startswith("head")}
 
 
 def dino_teacher(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """A state dict like "teacher" in DINO's full checkpoints; in "student", names start with `module.`."""
+    """A state dict like "teacher" in full DINO checkpoints; in "student", names start with `module.`."""
     state = {f"backbone.{name}": array for name, array in bare_vit(config).items()}
     head = {"head.mlp.0.weight": (8, config.width), "head.mlp.0.bias": (8,), "head.last_layer.weight_g": (9, 1)}
     return _more(state, head)
 
 
 def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
-    """A state dict like "state_dict" in MoCo v3's checkpoints; the momentum encoder has different values."""
+    """A state dict like "state_dict" in MoCo v3 checkpoints; the momentum encoder has different values."""
     vit, width = bare_vit(config), config.width
     state = {f"module.base_encoder.{name}": array for name, array in vit.items()}
     state |= {f"module.momentum_encoder.{name}": array + 1 for name, array in vit.items()}
@@ -108,7 +108,7 @@ def moco_state(config: YolosConfig = TINY) -> dict[str, np.ndarray]:
 
 
 def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, np.ndarray]:
-    """A state dict like "model" in MAE's checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
+    """A state dict like "model" in MAE checkpoints: pre-trained with its decoder, or fine-tuned on pooled tokens."""
     state, width = bare_vit(config), config.width
     if not finetuned:
         decoder = {"mask_token": (1, 1, 8), "decoder_embed.weight": (8, width), "decoder_blocks.0.norm1.weight": (8,)}
@@ -119,7 +119,7 @@ def mae_state(config: YolosConfig = TINY, finetuned: bool = False) -> dict[str, 
 
 
 def transformers_vit(config: YolosConfig = TINY, distilled: bool = False) -> dict[str, np.ndarray]:
-    """A classifier with transformers' names for a ViT or, if distilled, a DeiT."""
+    """The state dict of a transformers classifier: a ViT or, if distilled, a DeiT."""
     prefix, state = ("deit" if distilled else "vit"), deit_state(config, distilled=distilled)
     heads = {"classifier.weight": state.pop("head.weight"), "classifier.bias": state.pop("head.bias")}
     if distilled:
@@ -135,7 +135,7 @@ def transformers_vit(config: YolosConfig = TINY, distilled: bool = False) -> dic
 
 
 def folder(path: Path, settings: dict, state: dict, **others: dict) -> Path:
-    """Writes a folder as on the hub: config.json, model.safetensors, and other JSON files by name."""
+    """Writes a model folder as on the hub: config.json, model.safetensors, and `others` as further JSON files."""
     path.mkdir(parents=True)
     for name, values in {"config": settings, **others}.items():
         (path / f"{name}.json").write_text(json.dumps(values))

@@ -109,9 +109,9 @@ class Training:
 
 
 class Trainings(Training):
-    """Several runs of train.py, given by their command lines, one after another in one process.
+    """Runs train.py several times, one run after another in one process; `runs` are the command lines.
 
-    They have the same recipe, except for settings that do not affect compiled programs.
+    The runs must have the same recipe, except for settings that do not affect compiled programs.
     """
 
     def __init__(self, *runs):
@@ -124,7 +124,7 @@ class Trainings(Training):
         )
 
     def ended(self, run, seconds=300):
-        """Waits for the end of a run, counted from 0, and returns its exit code."""
+        """Waits until the run with index `run`, counted from 0, has ended, and returns its exit code."""
 
         def codes():
             return re.findall(rf"^{END} (\d+)$", "".join(self.said), re.M)

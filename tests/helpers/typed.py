@@ -1,4 +1,4 @@
-"""Runs commands in this process as if typed in a shell: completely, or until their flags are parsed."""
+"""Runs commands in this process as if typed in a shell, either to the end or only until their flags are parsed."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ def program_of(words: list[str]) -> tuple[Callable[[], object], list[str]]:
 
 
 def _run_module(name: str) -> None:
-    """Runs a module like `python -m`, even if it has already been imported."""
+    """Runs a module the way `python -m` does, even if it has already been imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, name, raising=False)
         runpy.run_module(name, run_name="__main__")
@@ -53,7 +53,7 @@ def code_of(words: list[str]) -> object:
 
 
 def refusal_of(words: list[str]) -> str:
-    """The error message of a program for its flags; "" if they are valid. The program only parses its flags."""
+    """The error message of a program about its flags, or "" if they are valid; the program stops after parsing."""
     errors = io.StringIO()
     with _ending_when_parsed(), contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -64,7 +64,7 @@ def refusal_of(words: list[str]) -> str:
 
 
 class Parsed(BaseException):
-    """A program has parsed its flags."""
+    """Raised when a program has parsed its flags."""
 
 
 @contextlib.contextmanager

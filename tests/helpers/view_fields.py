@@ -1,4 +1,4 @@
-"""The published augmentation pipelines, and the parameters of their views by name."""
+"""The published augmentation pipelines, and named fields for the parameters of their views."""
 
 from typing import NamedTuple
 

@@ -40,7 +40,7 @@ def refused(root, split="train"):
 
 
 def complained(root, split="train"):
-    """Reads a split without its invalid entries; returns its number of images and the messages about the entries."""
+    """Reads a split, skipping invalid entries; returns the number of images and the messages about these entries."""
     found: list[str] = []
     return len(read_split(find_split(root, split), SplitOptions(), found.append).examples), found
 
@@ -62,7 +62,7 @@ def test_unreadable_files_are_reported(tmp_path, layout, name, harm):
 
 
 @pytest.mark.parametrize("harm", [pipe, loop])
-def test_unreadable_xml_files_are_left_out_with_a_message(tmp_path, harm):
+def test_unreadable_xml_files_are_skipped_with_a_message(tmp_path, harm):
     root = made_layouts.voc(tmp_path / "set", made_layouts.made())
     harm(root / "VOC2007" / "Annotations" / "train1.xml")
     images, found = complained(root)

@@ -25,7 +25,7 @@ def image(path, size=(100, 50), **more):
     Image.new("RGB", size).save(path, **more)
 
 
-def test_roboflows_root_category_is_left_out_unless_used(tmp_path):
+def test_roboflow_root_category_is_dropped_unless_used(tmp_path):
     root = made_layouts.roboflow(tmp_path, made_layouts.made())
     source = read(root)
     assert source.label_names == dict(enumerate(NAMES)) and "'animals'" in source.notes[0]
@@ -38,7 +38,7 @@ def test_roboflows_root_category_is_left_out_unless_used(tmp_path):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """Two images, the second without a label file."""
+    """A YOLO data set of two images, of which the second has no label file."""
     for name in ("a", "b"):
         image(tmp_path / "images" / "train" / f"{name}.jpg")
     (tmp_path / "labels" / "train").mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_hidden_images_are_ignored(yolo):
 
 
 def test_images_without_annotations_are_counted(tmp_path):
-    """In folders with XML files and in folders with metadata.jsonl. Images of other splits are not counted."""
+    """Folders with XML files or with metadata.jsonl are tested. Images in other splits are not counted."""
     data = made_layouts.made()
     flat, folder = made_layouts.voc_flat(tmp_path / "flat", data), made_layouts.imagefolder(tmp_path / "folder", data)
     assert not read(flat).notes and not read(folder).notes
@@ -161,7 +161,7 @@ def voc(root, objects, size="<size><width>100</width><height>50</height></size>"
     return root
 
 
-def test_voc_pixels_start_at_one_and_difficult_objects(tmp_path):
+def test_voc_coordinates_and_difficult_objects(tmp_path):
     source = read(voc(tmp_path, xml("dog") + xml("cat", 1)))
     assert source.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
     assert source.label_names == {0: "cat", 1: "dog"} and source.examples[0].labels.tolist() == [1]
@@ -243,13 +243,13 @@ def test_numbered_categories_and_empty_objects(tmp_path):
         ("notes.txt", "", "not in any of the supported layouts .*notes.txt"),
     ],
 )
-def test_unsupported_layouts_are_named_with_a_converter(tmp_path, name, text, words):
+def test_errors_for_unsupported_layouts_name_a_converter(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         recognise(tmp_path)
 
 
-def test_a_label_studio_export_beside_other_files(tmp_path):
+def test_a_label_studio_export_next_to_other_files(tmp_path):
     data = made_layouts.made()
     for picture in data["train"]:
         made_layouts.save(tmp_path / "images" / f"{picture.stem}.jpg", picture.size)

@@ -1,4 +1,4 @@
-"""One data set has the same boxes, names, sizes and metrics in every layout."""
+"""The same data set has identical boxes, names, sizes and metrics in every layout."""
 
 import pickle
 import tempfile
@@ -20,7 +20,7 @@ from yolos_jax.datasets.settings import SplitOptions
 from yolos_jax.evaluation.coco_metrics import coco_metrics
 from yolos_jax.tasks import recipe
 
-# Tolerances of corners in pixels: the YOLO files have 9 decimal digits, and float32 boxes have 24 bits.
+# Tolerances for corners, in pixels: YOLO files store 9 decimal digits, and float32 has 24 significant bits.
 ROUNDING = {"yolo": 1e-4, "roboflow_yolo": 1e-4}
 datasets = pytest.mark.parametrize("parquet", [False, True], ids=["saved", "parquet"])
 
@@ -59,7 +59,7 @@ def pictures(draw, stem):
 
 @st.composite
 def data_sets(draw):
-    """The split train has every category, so that layouts without a list of categories find all of them."""
+    """The train split has a box of every category, because some layouts list no categories."""
     whole = Picture("whole", (20, 30), tuple(Box(name, (1, 2, 9, 12)) for name in NAMES))
     return {"train": [draw(pictures("a b")), draw(pictures("n.1")), whole], "val": [draw(pictures("x-1"))]}
 
@@ -78,7 +78,7 @@ def test_written_data_sets_are_read(layout, data):
 
 @pytest.mark.parity
 @datasets
-def test_data_sets_written_by_the_package_datasets(tmp_path, parquet, monkeypatch):
+def test_data_sets_written_by_the_datasets_package(tmp_path, parquet, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     data = made_layouts.made()
@@ -146,6 +146,6 @@ def test_explicit_splits_take_precedence(tmp_path):
 
 
 def test_layouts_are_short_files():
-    """As CONTRIBUTING.md requires."""
+    """CONTRIBUTING.md requires layout files to have fewer than 120 lines."""
     for file in Path(recipe.__file__).parents[1].joinpath("datasets", "layouts").glob("*.py"):
         assert file.read_text().count("\n") < 120, file

@@ -31,7 +31,7 @@ def write(path, text):
 
 
 def named_boxes(source, place=0):
-    """The boxes of an image, with the names of their classes."""
+    """The boxes of an image, as (class name, x0, y0, x1, y1)."""
     example = source.examples[place]
     return [(source.label_names[i], *box) for i, box in zip(example.labels.tolist(), example.boxes.tolist())]
 
@@ -48,7 +48,7 @@ def coco(urls, key="coco_url", **more):
 
 @pytest.mark.parametrize("inside", ["", "images"])
 def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
-    """The images of an LVIS split are in two of COCO's folders."""
+    """The images of an LVIS split are in two COCO folders."""
     urls = [f"http://images.cocodataset.org/{name}" for name in ("train2017/1.jpg", "val2017/2.jpg")]
     for url in urls:
         image(tmp_path / inside / "/".join(url.split("/")[-2:]))
@@ -68,7 +68,7 @@ def test_lvis_images_are_found_by_their_urls(tmp_path, inside):
 
 
 def test_coco_takes_precedence_over_lvis(tmp_path):
-    """COCO's files take precedence; LVIS's are read if they are specified."""
+    """LVIS files are read only if they are specified explicitly."""
     image(tmp_path / "train2017" / "1.jpg")
     image(tmp_path / "train2017" / "2.jpg")
     write(tmp_path / "annotations" / "instances_train2017.json", json.dumps(coco(["1.jpg", "2.jpg"], "file_name")))
@@ -90,7 +90,7 @@ def test_objects365_and_open_images_in_coco_format(tmp_path, names):
     file, listed, path = names
     image(tmp_path / path)
     content = coco([listed, "absent.jpg"], "file_name")
-    order = ("images", "categories", "annotations")  # so that the last key is far from the end
+    order = ("images", "categories", "annotations")  # puts the last key far from the end of the file
     content["annotations"] += [content["annotations"][0] | {"id": i} for i in range(3, 1500)]
     write(tmp_path / file, json.dumps({key: content[key] for key in order}))
     wrong = []
@@ -184,7 +184,7 @@ def test_invalid_lines_of_wider_face(tmp_path, text, words):
 
 
 def test_dota(tmp_path):
-    """Checks axis-aligned boxes, difficult objects, categories of both splits, and the newest version of the labels."""
+    """Checks axis-aligned boxes, difficult objects, categories from both splits, and use of the newest labels."""
     for split in ("train", "val"):
         image(tmp_path / split / "images" / "P1.png")
         write(tmp_path / split / "labelTxt-v1.0" / "labelTxt" / "P1.txt", "1 1 2 1 2 2 1 2 old 0")
@@ -224,7 +224,7 @@ def test_crowdhuman(tmp_path):
     source = read(crowdhuman(tmp_path, lines))
     assert source.layout == "CrowdHuman" and source.examples.counts.tolist() == [1, 0]
     assert named_boxes(source) == [("person", 0, 5, 20, 50)] and source.clipped == 1  # clipped to the image
-    np.testing.assert_array_equal(source.examples[0].area, [1800])  # as annotated
+    np.testing.assert_array_equal(source.examples[0].area, [1800])  # the area of the box before clipping
     assert [a["bbox"] for a in crowds(source)] == [[50, 10, 5, 5], [1, 1, 9, 9]] and "2 boxes" in source.notes[1]
     people = ([{"tag": "person"}], [7], [person([1, 2, 3])], [person([1, 2, -3, 4])])
     for wrong in ([], {"ID": "x"}, *({"ID": "x", "gtboxes": boxes} for boxes in people)):

@@ -1,4 +1,4 @@
-"""Tolerated problems: different spellings, links, missing sizes, boxes of unlisted images, absent and hidden files."""
+"""Tolerated problems: name variants, links, missing sizes, unlisted images, missing files and hidden files."""
 
 import json
 import shutil
@@ -67,7 +67,8 @@ def test_other_spellings_are_found_and_reported_once(tmp_path, on_disk, listed):
 @pytest.mark.parametrize(
     "on_disk, listed, words",
     [
-        (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),  # c/b.jpg is listed by its exact name, so a/b.jpg is left
+        # c/b.jpg is listed by its exact name, so b.jpg can only mean a/b.jpg
+        (["a/b.jpg", "c/b.jpg"], ["b.jpg", "c/b.jpg"], None),
         (["a/b.jpg", "c/b.jpg"], ["b.jpg", "z.jpg"], "2 images match the name: a/b.jpg, c/b.jpg"),
         (["horse.jpg", "y.jpg"], ["hores.jpg", "y.jpg"], "similar names: horse.jpg"),
         (["b.jpg"], ["b.jpg", "x/b.jpg"], "x/b.jpg does not exist"),  # b.jpg is listed by its exact name
@@ -225,7 +226,7 @@ def test_finding_a_split(wanted, present, found):
 
 @pytest.mark.parametrize("folder", ["train", "images/Training", "train2017"])
 def test_images_in_a_folder_named_after_a_synonym_of_the_split(tmp_path, folder):
-    """If the annotation file is specified, the images may be in a folder whose name is a synonym of the split."""
+    """If the annotation file is specified, the image folder's name may be a synonym of the split's name."""
     root = make_coco(tmp_path, [(64, 48)] * 2)
     (root / "images").mkdir()
     (root / "train2017").rename(root / folder)

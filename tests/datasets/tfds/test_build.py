@@ -1,4 +1,4 @@
-"""Writing TFDS data sets: records equal those of TFDS's builder, and data that cannot be stored raise an error."""
+"""Writing TFDS data sets: records equal those of the TFDS builder, and data that cannot be stored raises an error."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 
 def messages(directory, split):
-    """The parsed records of a split in order; fields may be stored in any order."""
+    """The records of a split, in order; they are parsed because their fields may be stored in any order."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -45,7 +45,7 @@ def test_records_equal_those_of_the_tfds_builder(tmp_path, monkeypatch, which):
 
 
 def test_images_are_unchanged(tmp_path):
-    """As in TFDS, files named .jpg may be PNG. Their bytes are not changed."""
+    """As in TFDS, a file named .jpg may be a PNG file, and its bytes are not changed."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     Image.open(coco / "val2017" / "2.jpg").save(coco / "val2017" / "2.png")
     (coco / "val2017" / "2.png").rename(coco / "val2017" / "2.jpg")
@@ -71,7 +71,7 @@ def test_several_shards_keep_the_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("images", [1, 3, 500, 800, 5000, 118_287, 900_000])
-def test_number_of_shards_equals_that_of_tfds(images):
+def test_number_of_shards_matches_tfds(images):
     from tensorflow_datasets.core.utils.shard_utils import ShardConfig
 
     for size in (images * one for one in (1000, 163_000, 167_772, 167_773, 1_000_000)):
@@ -80,7 +80,7 @@ def test_number_of_shards_equals_that_of_tfds(images):
 
 
 def test_missing_fields_in_hand_made_files(tmp_path):
-    """There are no ids, areas or crowds; one box extends beyond its image, and one is outside."""
+    """The annotations lack id, area and iscrowd; one box extends beyond its image, and one is entirely outside."""
     boxes = [[-4, 30, 20, 30.5], [70, 1, 5, 5], [1, 1, 3.5, 3], [0, 0, 64, 48]]
     boxes = [{"image_id": 1, "bbox": one, "category_id": 1} for one in boxes]
     folder, (summary,) = build_records(

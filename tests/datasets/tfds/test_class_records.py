@@ -1,4 +1,4 @@
-"""Reading TFDS's imagenet2012, or any data set with images and labels, from array_record files."""
+"""Reading imagenet2012 from TFDS, or any data set with images and labels, from array_record files."""
 
 import os
 
@@ -14,7 +14,7 @@ from yolos_jax.images.reading import UnreadableImage
 
 
 def make_records(root, pictures, labels, names=CLASSES, split="train"):
-    """Writes `root/imagenet2012/5.1.0` with one split, using TFDS's features and metadata."""
+    """Writes `root/imagenet2012/5.1.0` with one split; TFDS encodes the records and writes the metadata."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 

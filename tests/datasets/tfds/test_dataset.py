@@ -56,10 +56,10 @@ def test_records_with_an_annotation_file_equal_the_folder(prepared):
 
 
 def test_records_without_an_annotation_file_match_the_folder(prepared):
-    """Data sets from TFDS's builder have no category ids; they are derived from the names."""
+    """Data sets from the TFDS builder have no category ids, so the ids are derived from the names."""
     root, coco, directory = prepared
     folder, records = coco_split(coco, "val2017"), tfds_split(root, "val2017")
-    assert find_dataset(root / "coco") in (None, directory)  # builders write into the COCO folder
+    assert find_dataset(root / "coco") in (None, directory)  # builders write to `root / "coco"`
     for name in ("num_classes", "category_ids", "label_names", "dropped"):
         assert getattr(records, name) == getattr(folder, name)
     assert len(records.notes) == 1 and "store integer areas" in records.notes[0]
@@ -93,7 +93,7 @@ def own_categories(tmp_path):
     "arguments",
     [{}, {"num_classes": 40}, {"categories": "contiguous"}, {"category_ids": (9, 30, 4), "num_classes": 3}],
 )
-def test_labels_are_numbered_as_for_a_folder(tmp_path, arguments):
+def test_labels_match_those_of_the_folder(tmp_path, arguments):
     coco, directory = own_categories(tmp_path)
     folder, records = coco_split(coco, "train2017", **arguments), tfds_split(directory, "train", **arguments)
     for name in ("num_classes", "category_ids", "label_names"):
@@ -138,7 +138,7 @@ def test_splits_are_found_by_either_name(made):
 
 
 def test_a_converted_data_set_is_read(own):
-    """TFDS's `convert_format` writes such data sets next to the tfrecord files."""
+    """The TFDS tool `convert_format` writes array_record files next to the tfrecord files."""
     change_json(
         own / "dataset_info.json", lambda c: c.update(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     )
@@ -188,7 +188,7 @@ def test_concurrent_readers_leave_one_index(own):
 
 
 def test_workers_load_the_same_batches_as_from_the_folder(made):
-    """Workers for folders are tested in tests/data/test_loader.py."""
+    """Workers that read folders are tested in tests/data/test_loader.py."""
     coco, directory = made
     draw = Pipeline(Resize((32, 48), 96), before=(Flip(), Crop(0.5, (48, 64), (32, 64))))
     folder, records = coco_split(coco, "train2017"), tfds_split(directory, "train", annotations=listed(coco))

@@ -109,7 +109,7 @@ def test_invalid_arrays(kept, monkeypatch, edit):
 
 @pytest.mark.parametrize("name", ["key", "areas"])
 def test_compressed_files(kept, monkeypatch, name):
-    """The file contains 80 MB of zeros, compressed."""
+    """The file contains 80 MB of compressed zeros."""
     records, want, write = kept
     write(lambda entries: entries | {name: npy(np.zeros(10_000_000, np.int64))}, zipfile.ZIP_DEFLATED)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -164,7 +164,7 @@ def test_wrong_numbers_of_records(own, length):
 
 
 def test_images_that_cannot_be_decoded(tmp_path, monkeypatch):
-    """Without an annotation file, the size is unknown, which is an error; with one, reading the image reports it."""
+    """Without an annotation file, the unknown image size raises an error; with one, reading the image does."""
     write = tfds_build._record
 
     def spoilt(image, *rest):
@@ -219,7 +219,7 @@ def test_invalid_records(made, monkeypatch, edit, sentence, images, boxes):
     assert boxes is None or left == boxes
 
 
-def test_an_annotation_file_of_other_images(tmp_path, made):
+def test_annotation_files_that_list_other_images(tmp_path, made):
     coco, directory = made
     path = tmp_path / "more.json"
     content = json.loads(listed(coco).read_text())
@@ -235,7 +235,7 @@ def test_an_annotation_file_of_other_images(tmp_path, made):
     assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
 
 
-def test_images_whose_size_is_not_as_annotated(tmp_path, made):
+def test_images_whose_size_differs_from_the_annotation(tmp_path, made):
     coco, directory = made
     path = tmp_path / "other.json"
     content = json.loads(listed(coco).read_text())
@@ -273,7 +273,7 @@ def test_check_data_reads_records(own):
 
 
 def test_missing_tfds_package_is_reported(made, tmp_path, monkeypatch, call):
-    """The errors of reading and of writing name the package to install, and nothing is written."""
+    """Reading and writing raise errors that name the package to install, and nothing is written."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
     with pytest.raises(InputError, match=r"pip install 'yolos-jax\[tfds\]'"):
         tfds_split(made[1], "train")

@@ -1,4 +1,4 @@
-"""Two classes with the same name are reported by check_data and get distinct names where names are keys."""
+"""check_data reports duplicate class names, and they are made unique wherever names serve as keys."""
 
 import json
 
@@ -52,7 +52,8 @@ def test_exported_names_are_distinct_and_match_the_data(tmp_path):
     assert written["label2id"] == {"person": 0, "person (2)": 1, "a\nb": 2}
     names = load_weights(tmp_path / "hf").label_names
     assert names == source.label_names
-    for known in (names, {0: "person", 1: "person", 2: "a\nb"}):  # the second as in older checkpoints
+    # Older checkpoints still contain the duplicate names.
+    for known in (names, {0: "person", 1: "person", 2: "a\nb"}):
         again = coco_split(tmp_path / "data", "train", 3, categories="contiguous", settled=Settled(label_names=known))
         assert again.label_names == source.label_names
 
