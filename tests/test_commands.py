@@ -59,7 +59,7 @@ NOT_RUN = {
     r"^make": Left("sets up environments, trains for minutes or runs these tests; the Makefile has the target"),
     r"^NPROC|ruff": Left("runs these tests, or reformats the code"),
     r"^hf auth": Left("asks for a Hugging Face token"),
-    r"--push": Left("needs the hub", "weights/test_sharing.py::test_a_run_is_shared_and_its_card_runs"),
+    r"--push": Left("needs the hub", "weights/test_sharing.py::test_shares_run_with_working_card"),
     r"train\.log=\w": Left("needs wandb, mlflow or trackio", "tasks/sinks/test_real_services.py::test_wandb"),
     r"^docker": Left("needs Docker"),
     r"^srun": Left("needs Slurm", "distributed/test_launch.py::test_detects_launchers"),

@@ -67,7 +67,7 @@ def trained(call, weights, folder, layout="coco"):
     root = LAYOUTS[layout](folder / "data", made_layouts.made(train=8, val=3))
     command = ["train.py", "--config=finetune_custom", f"--config.data.root={root}", f"--workdir={folder / 'run'}"]
     said = done(call(*command, f"--config.init={weights}", *SHORT))
-    assert f"model: 3 blocks of width 20, 5 heads, patches of 8, from the weights {weights}" in said
+    assert f"model: 3 blocks of width 20, 5 heads, patch size 8, from the weights {weights}" in said
     return command
 
 
@@ -108,7 +108,7 @@ def test_a_run_resumes_without_its_initial_weights(weights, tmp_path, call):
     refused = call(*command, *SHORT, "--config.model.depth=4")
     assert refused.returncode == 2 and "has a different model: depth 3 vs. 4" in refused.stderr
     anew = call(*command[:-1], f"--workdir={tmp_path / 'anew'}", *SHORT)
-    assert anew.returncode == 2 and "the recipe needs weights to start from: --config.init=" in anew.stderr
+    assert anew.returncode == 2 and "the recipe requires starting weights; use --config.init=" in anew.stderr
 
 
 def test_plots_are_added_to_an_evaluation(weights, tmp_path, call):

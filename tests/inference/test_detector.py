@@ -306,7 +306,7 @@ def test_checkpoint_round_trip(detector, folder, tmp_path):
             Detector.load(tmp_path / "c", short_side=short_side)
     with pytest.raises(InputError, match="batch_size is 0"):
         Detector.load(tmp_path / "c", batch_size=0)
-    with pytest.raises(InputError, match="contains other weights"):
+    with pytest.raises(InputError, match="already contains other weights"):
         save(folder, 8, params, meta)
     (tmp_path / "c" / "config.json").write_text("{}")  # does not hide the checkpoint
     assert Detector.load(tmp_path / "c").geometry.short_side == 48

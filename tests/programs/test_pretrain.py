@@ -101,7 +101,7 @@ def test_detector_starts_with_classifier_weights(whole, data, tmp_path):
     assert meta.label_names == dict(enumerate(CLASSES))
     latest = checkpoint_files.read_arrays(whole, 6, params=params)["params"]  # the average lags behind these
     assert (params["head"]["kernel"] != latest["head"]["kernel"]).any()
-    with pytest.raises(InputError, match="has 2 blocks of width 12, but the model has 3|do not fit the model"):
+    with pytest.raises(InputError, match="has 2 blocks of width 12, but the model has 3|do not match the model"):
         starting_params(dataclasses.replace(model, width=24), str(whole), 3)
     with pytest.raises(InputError, match="has 2 heads but the model has 3"):
         starting_params(dataclasses.replace(model, heads=3), str(whole), 3)

@@ -1,4 +1,4 @@
-"""Infers a detector's architecture from starting weights, using only names and shapes."""
+"""Tests that the architecture of a detector is inferred from the names and shapes of starting weights."""
 
 import dataclasses
 import json
@@ -33,13 +33,13 @@ def test_detector_determines_all_settings(tmp_path):
     hf = huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-12)
     assert architecture_of(str(hf), {}) == WANTED | {"layer_norm_eps": 1e-12}
     assert architecture_of(str(hf), {"layer_norm_eps": 1e-6}) == WANTED
-    with pytest.raises(InputError, match=r"24 instead of 12; model.init_pe_size \(8, 8\) instead of \(24, 40\)"):
+    with pytest.raises(InputError, match=r"24 instead of 12; model.init_pe_size is \(8, 8\) instead of \(24, 40\)"):
         architecture_of(str(hf), {"width": 24, "init_pe_size": (8, 8), "depth": 3})
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variants_are_found_by_shapes(name, monkeypatch):
-    """A reference file and a DeiT, with arrays that use no memory."""
+def test_infers_variants_from_shapes(name, monkeypatch):
+    """Uses a reference file and a DeiT with arrays that use no memory."""
     known = VARIANTS[name].to_dict()
     del known["num_classes"]
     for shapes in (reference_shapes(VARIANTS[name]), vit_shapes(VARIANTS[name]) | {"pos_embed": (1, 197, 9)}):
@@ -52,13 +52,13 @@ def test_variants_are_found_by_shapes(name, monkeypatch):
 
 def test_vit_determines_shared_settings(tmp_path):
     path = str(write(tmp_path / "deit.safetensors", deit_state()))
-    with pytest.raises(InputError, match="number of attention heads.*width 12 and 3 blocks; set --con"):
+    with pytest.raises(InputError, match="number of attention heads cannot .*width 12 and 3 blocks; set --config"):
         architecture_of(path, {})
     sizes = {"width": 12, "depth": 3, "mlp_ratio": 2.0, "patch_size": 8, "heads": 2}
     assert architecture_of(path, {"heads": 2, "det_tokens": 9}) == sizes | {"det_tokens": 9}
     hub = str(folder(tmp_path / "vit", VIT, transformers_vit()))
     assert architecture_of(hub, {}) == sizes | {"layer_norm_eps": 1e-12}
-    with pytest.raises(InputError, match="model.heads 3 instead of 2"):
+    with pytest.raises(InputError, match="model.heads is 3 instead of 2"):
         architecture_of(hub, {"heads": 3})
     broken = str(folder(tmp_path / "broken", VIT | {"num_attention_heads": "two"}, transformers_vit()))
     with pytest.raises(InputError, match="num_attention_heads to 'two'"):
@@ -69,8 +69,8 @@ def test_vit_determines_shared_settings(tmp_path):
     assert architecture_of(str(tmp_path / "ours"), {}) == sizes | {"layer_norm_eps": 1e-6}
 
 
-def test_no_values_are_read(tmp_path, monkeypatch):
-    """For a file, a zip and shards: non-finite tensors are not detected and use no memory."""
+def test_reads_no_tensor_values(tmp_path, monkeypatch):
+    """With `shapes`, non-finite values are not detected, and arrays use no memory. PyTorch files are also supported."""
     state = {name: np.full_like(array, np.nan) for name, array in transformers_vit().items()}
     folder(tmp_path / "vit", VIT, state)
     with pytest.raises(InputError, match="not finite"):
@@ -91,13 +91,13 @@ def hub(tmp_path):
     return huggingface_folder(tmp_path / "hf")
 
 
-def test_a_recipe_takes_its_architecture_from_the_weights(hub, capsys):
+def test_recipe_uses_architecture_of_weights(hub, capsys):
     recipe = detection_recipe("s", from_init=True)
     assert stated_architecture(recipe) == ()
     small = VARIANTS["s"].to_dict()
     del small["num_classes"]
     assert {name: getattr(read_recipe(recipe, DetectionConfig).model, name) for name in ARCHITECTURE} == small
-    with pytest.raises(InputError, match="needs weights to start from: --config.init=.*--config.init=from_nothing"):
+    with pytest.raises(InputError, match="requires starting weights; use --config.init=.*--config.init=from_nothing"):
         settle(recipe)
     recipe.init = "from_nothing"
     assert settle(recipe) == read_recipe(recipe, DetectionConfig)
@@ -106,24 +106,24 @@ def test_a_recipe_takes_its_architecture_from_the_weights(hub, capsys):
     model = settle(recipe).model
     assert {name: getattr(model, name) for name in ARCHITECTURE} == WANTED
     assert (model.attention, model.max_side, model.num_classes) == ("blocks", 20, 9)
-    said = f"model: 3 blocks of width 12, 2 heads, patches of 8, from the weights {hub}"
+    said = f"model: 3 blocks of width 12, 2 heads, patch size 8, from the weights {hub}"
     assert capsys.readouterr().out.strip() == said
-    recipe.model.width = 384  # S also has it, but it is stated
-    with pytest.raises(InputError, match="model.width 384 instead of 12"):
+    recipe.model.width = 384  # also the width of S, but set explicitly
+    with pytest.raises(InputError, match="model.width is 384 instead of 12"):
         settle(recipe)
     typed = dataclasses.replace(read_recipe(recipe, DetectionConfig).model, depth=5)
-    with pytest.raises(InputError, match="model.depth 5 instead of 3"):
+    with pytest.raises(InputError, match="model.depth is 5 instead of 3"):
         settle(dataclasses.replace(read_recipe(recipe, DetectionConfig), model=typed))
 
 
-def test_a_recipe_with_its_own_architecture_is_unchanged(hub):
+def test_recipe_with_architecture_is_unchanged(hub):
     recipe = detection_recipe("s")
     recipe.init = str(hub)
     assert settle(recipe) == read_recipe(recipe, DetectionConfig)
 
 
 def test_other_processes_need_no_weights(hub, monkeypatch):
-    """The second of two uses the first one's result, as JSON, and reads nothing."""
+    """The second of two processes uses the result of the first, sent as JSON, and reads no weights."""
 
     class Second(Processes):
         is_primary = False

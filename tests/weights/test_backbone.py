@@ -1,4 +1,4 @@
-"""Initialising from DINO, MoCo v3, MAE, and the ViT and DeiT of transformers."""
+"""Tests initialising from DINO, MoCo v3, MAE, and the ViT and DeiT of transformers."""
 
 import functools
 import json
@@ -46,14 +46,14 @@ def plain():
     ("state", "note"),
     [
         (bare_vit(), None),
-        (dino_teacher(), "under 'backbone.'"),
-        (FULL, "under 'teacher.backbone.'"),
-        ({f"module.{name}": array for name, array in bare_vit().items()}, "under 'module.'"),
-        (moco_state(), "under 'module.base_encoder.'"),
+        (dino_teacher(), "prefix 'backbone.'"),
+        (FULL, "prefix 'teacher.backbone.'"),
+        ({f"module.{name}": array for name, array in bare_vit().items()}, "prefix 'module.'"),
+        (moco_state(), "prefix 'module.base_encoder.'"),
         (mae_state(), None),
     ],
 )
-def test_only_the_backbone_is_used(tmp_path, state, note):
+def test_uses_only_backbone(tmp_path, state, note):
     path = write(tmp_path / "vit.safetensors", state)
     assert read_source(path).kind == "deit"
     _, params, _, report, *_ = load_weights(path, TINY)
@@ -68,24 +68,24 @@ def test_choice_between_two_networks():
     for state, name in ((moco_state(), "norm.bias"), (FULL, "blocks.0.attn.qkv.weight")):
         np.testing.assert_array_equal(find_backbone(state, "x").state[name], bare_vit()[name])
     two = {f"{side}.{name}": array for side in ("left", "right") for name, array in bare_vit().items()}
-    with pytest.raises(InputError, match=r"x contains 2 vision transformers \(under 'left\.', 'right\.'\)"):
+    with pytest.raises(InputError, match=r"x contains 2 vision transformers \(prefixes 'left\.', 'right\.'\)"):
         find_backbone(two, "x")
 
 
-def test_a_missing_norm_is_initialised():
-    """MAE models fine-tuned on pooled tokens normalise only these."""
+def test_initialises_missing_norm():
+    """MAE models that are fine-tuned with average pooling normalise only the pooled tokens."""
     state = mae_state(finetuned=True)
     params, report = from_vit(state, TINY)
     np.testing.assert_array_equal(params["norm"]["scale"], np.ones(TINY.width))
     np.testing.assert_array_equal(params["norm"]["bias"], np.zeros(TINY.width))
     assert {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"} == set(report.ignored)
     assert {"backbone.norm.weight", "backbone.norm.bias"} <= set(report.initialised)
-    assert "there is no norm after the last block; it starts with scale 1 and bias 0." in str(report)
+    assert "the weights have no norm after the last block; it is initialised with scale 1 and bias 0." in str(report)
     assert_bit_equal(params | {"norm": plain()["norm"]}, plain())
 
 
 @pytest.mark.parametrize("side", [3, 4, 7, 14, 24, 28])
-def test_other_grids(side):
+def test_resizes_grids(side):
     params, report = from_vit(bare_vit(side=side), TINY)
     assert f"grid {side}x{side} resized to 3x5" in str(report)
     assert params["pos_embed"]["grid"].shape == (3, 5, TINY.width)
@@ -103,12 +103,12 @@ def test_transformers_names(tmp_path, distilled):
     heads = {name for name in state if "classifier" in name or "distillation_token" in name}
     assert set(report.ignored) == heads and len(heads) == (5 if distilled else 2)
     bare = {name.split(".", 1)[1]: array for name, array in state.items() if "classifier" not in name}
-    pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as in ViTModel: no prefix
+    pooled = bare | {"pooler.dense.weight": np.zeros((12, 12), np.float32)}  # as in ViTModel, without a prefix
     assert_bit_equal(from_vit(pooled, TINY)[0], params)
 
 
-def test_transformers_names_match_the_name_map():
-    """One block's names from the reference's name map, with query, key and value joined in its order."""
+def test_transformers_names_match_name_map():
+    """Uses the names of one block in the reference's name map, and checks the order of query, key and value."""
     rows = [line.split("\t") for line in pack("names_map.txt").read_text().splitlines() if not line.startswith("#")]
     theirs = [(ours, name.replace("{i}", "0"), part) for ours, name, part in rows if "{i}" in name]
     state = {name: np.full((2, 2), i, np.float32) for i, (_, name, _) in enumerate(theirs)}
@@ -124,7 +124,7 @@ def test_transformers_names_match_the_name_map():
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
-        (mae_with(pos_embed=mae_state()["pos_embed"][:, 1:]), r"pos_embed of x has shape \[1, 16, 12\]; without its"),
+        (mae_with(pos_embed=mae_state()["pos_embed"][:, 1:]), r"pos_embed of x has shape \[1, 16, 12\]; without the"),
         ({k: v for k, v in mae_state().items() if k != "pos_embed"}, r"1 missing \(pos_embed\)"),
         (mae_with(**{"blocks.0.odd.weight": np.zeros(12)}), r"1 unexpected \(blocks\.0\.odd\.weight\)"),
         (mae_with(**{"patch_embed.proj.weight": np.zeros((12, 3, 16, 16))}), "patches of 16x16 .*model has 8x8"),
@@ -134,7 +134,7 @@ def test_transformers_names_match_the_name_map():
         ),
         (
             {k: v for k, v in transformers_vit().items() if "layer.1.attention.attention.key.bias" not in k},
-            r"x lacks a query, key or value, .* vit\.encoder\.layer\.1\.attention\.attention\.query\.bias",
+            r"x lacks a query, key or value tensor, .* vit\.encoder\.layer\.1\.attention\.attention\.query\.bias",
         ),
         (
             transformers_vit() | {"vit.layers.0.mlp.fc1.bias": np.zeros(24, np.float32)},
@@ -147,8 +147,8 @@ def test_rejects_unsupported_state_dicts(state, sentence):
         from_vit(state, TINY)
 
 
-def test_batch_counters_are_ignored(tmp_path):
-    """BatchNorm in MoCo v3's predictor contains an int64 batch counter."""
+def test_ignores_batch_counters(tmp_path):
+    """BatchNorm in the predictor of MoCo v3 has an int64 batch counter."""
     count = {"module.predictor.1.num_batches_tracked": np.array(9)}
     save_file(moco_state() | count, tmp_path / "vit.safetensors")
     _, params, _, report, *_ = load_weights(tmp_path / "vit.safetensors", TINY)
@@ -161,13 +161,13 @@ def test_batch_counters_are_ignored(tmp_path):
 
 def test_rejects_unsupported_folders(tmp_path):
     path = folder(tmp_path / "a", {"model_type": "yolos"}, transformers_vit())
-    with pytest.raises(InputError, match="model_type 'yolos', but none of its tensors has"):
+    with pytest.raises(InputError, match="model_type 'yolos', but none of its tensors belongs to"):
         load_weights(path, TINY)
     (path / "config.json").write_text(json.dumps({"model_type": "dinov2"}))
-    with pytest.raises(InputError, match=r"model_type 'dinov2', not 'yolos' \(nor one of vit, deit, vit_mae"):
+    with pytest.raises(InputError, match=r"model_type 'dinov2', not 'yolos' \(or vit, deit, vit_mae for a ViT"):
         load_weights(path, TINY)
     no_bias = {k: v for k, v in bare_vit().items() if k != "patch_embed.proj.bias"}
-    with pytest.raises(InputError, match="patch embedding without bias"):
+    with pytest.raises(InputError, match="patch embedding of .* has no bias"):
         load_weights(write(tmp_path / "b.safetensors", no_bias))
 
 
@@ -175,8 +175,8 @@ def test_rejects_unsupported_folders(tmp_path):
 @pytest.mark.parametrize(
     "name", ["ViTForImageClassification", "ViTModel", "DeiTForImageClassificationWithTeacher", "ViTMAEForPreTraining"]
 )
-def test_folders_of_transformers(tmp_path, name):
-    """Folders written by `save_pretrained`, and state dicts in memory."""
+def test_transformers_folders(tmp_path, name):
+    """Loads folders written by `save_pretrained`, and state dicts of models in memory."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     model_class = getattr(transformers, name)

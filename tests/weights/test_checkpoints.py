@@ -1,4 +1,4 @@
-"""Metadata of checkpoints, and damaged checkpoints."""
+"""Tests the metadata of checkpoints, and that damaged checkpoints are rejected."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_damaged_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"model": {}, "label_names": {}, "step": 0, "extra": []}', '{"step": "x"}']
 )
-def test_damaged_meta_of_a_checkpoint(tmp_path, text):
+def test_damaged_metadata(tmp_path, text):
     checkpoints.save(tmp_path / "c", 0, random_params(TINY), Meta(TINY, {}))
     (tmp_path / "c" / "0" / "meta" / "metadata").write_text(text)
     with pytest.raises(InputError, match="cannot be read"):

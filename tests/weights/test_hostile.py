@@ -1,7 +1,7 @@
-"""Malicious files cause a one-line error and need no more memory than a valid file.
+"""Tests that malicious files cause a one-line error and need little more memory than a valid file.
 
-They are read in a separate process, whose address space may not grow beyond
-the needs of the imports and a valid file.
+They are read in a separate process. Its address space is limited to its size after the imports and after reading a
+valid file, plus `ROOM`.
 """
 
 import json
@@ -78,23 +78,23 @@ SAFETENSORS = {
     "overlapping": raw({"a": tensor([2], 0, 8), "b": tensor([2], 4, 12)}, b"0" * 12),
     "hole": raw({"a": tensor([1], 0, 4), "b": tensor([1], 8, 12)}, b"0" * 12),
     "shape overflows": raw({"a": tensor([2**40, 2**40, 2**40], 0, 8)}, b"0" * 8),
-    "shape of more": raw({"a": tensor([2**30], 0, 8)}, b"0" * 8),
+    "shape larger than the data": raw({"a": tensor([2**30], 0, 8)}, b"0" * 8),
     "negative shape": raw({"a": tensor([-1], 0, 4)}, b"0" * 4),
-    "dtype of more": raw({"a": tensor([2], 0, 8, "F64")}, b"0" * 8),
+    "dtype larger than the data": raw({"a": tensor([2], 0, 8, "F64")}, b"0" * 8),
     "unknown dtype": raw({"a": tensor([2], 0, 8, "F1024")}, b"0" * 8),
     "eight-bit floats": raw({"class_embed.a": tensor([2], 0, 2, "F8_E5M2")}, b"00"),
     "deep": raw(b'{"a":' + b"[" * 100_000),
-    "no object": raw(b"[1]"),
+    "not an object": raw(b"[1]"),
     "trailing data": raw({"a": tensor([1], 0, 4)}, b"0" * 400),
 }
 
 
-def test_false_sizes_in_safetensors(tmp_path):
+def test_rejects_false_sizes_in_safetensors(tmp_path):
     cases = {}
     for i, (name, content) in enumerate(SAFETENSORS.items()):
         cases[name] = tmp_path / f"{i}.safetensors"
         cases[name].write_bytes(content)
-    # as long as claimed, but sparse
+    # sparse files that are as long as their headers claim
     for name, size, header in (
         ("sparse, header of 32 MiB", 2**26, raw(b"{}", length=2**25)),
         ("sparse, 1 TiB", 2**40, raw({"a": tensor([2**38 - 20], 0, 2**40 - 80)})),
@@ -110,7 +110,7 @@ def test_false_sizes_in_safetensors(tmp_path):
 
 
 CONFIGS = [
-    ({"hidden_size": 10**9}, "hidden_size is 1000000000; it must be a whole number of 1 to"),
+    ({"hidden_size": 10**9}, "hidden_size is 1000000000; it must be a whole number between 1 and"),
     ({"hidden_size": -12}, "hidden_size is -12"),
     ({"hidden_size": 0}, "hidden_size is 0"),
     ({"hidden_size": True}, "hidden_size is True"),
@@ -161,7 +161,7 @@ TEXTS = {
 }
 
 
-def test_invalid_configs_are_rejected(tmp_path):
+def test_rejects_invalid_configs(tmp_path):
     cases, wanted = {}, {}
     made = huggingface_folder(tmp_path / "made")
     for i, (changes, sentence) in enumerate(CONFIGS):
@@ -183,7 +183,7 @@ def test_invalid_configs_are_rejected(tmp_path):
         assert len(said) < 2500 and "\n" not in said
 
 
-def test_false_shard_index(tmp_path):
+def test_rejects_false_shard_index(tmp_path):
     made = huggingface_folder(tmp_path / "made")
     (made / "model.safetensors").rename(made / "a.safetensors")
     index = made / "model.safetensors.index.json"
@@ -193,20 +193,20 @@ def test_false_shard_index(tmp_path):
         ({"weight_map": {"a": ".."}}, "not in the folder"),
         ({"weight_map": {"a": "a\0b"}}, "not in the folder"),
         ({"weight_map": {"a": ["a.safetensors"]}}, "has no weight_map from tensors to files"),
-        ({"weight_map": {"a": "a.safetensors"}}, "lacks a, which the index"),
+        ({"weight_map": {"a": "a.safetensors"}}, "lacks a, which should be in it"),
         (
             {"weight_map": {f"t{i}": "a.safetensors" for i in range(1000)}},
             r"lacks t0, t1, t2, t3, t4, t5, \.\.\., which",
         ),
         ({"weight_map": {"a": "config.json"}}, "config.json is not a readable safetensors file"),
-        ({"weight_map": {}}, r"tensors of .* \(none\) are neither"),
+        ({"weight_map": {}}, r"tensors of .* \(none\) do not belong to"),
     ):
         index.write_text(json.dumps(where))
         with pytest.raises(InputError, match=sentence):
             load_weights(made)
 
 
-def test_odd_names_stay_on_one_line(tmp_path):
+def test_messages_with_odd_names_stay_on_one_line(tmp_path):
     odd = {"a\nTraceback (most recent call last):": np.zeros(1, np.float32), "b" * 10_000: np.zeros(1, np.float32)}
     with pytest.raises(InputError) as told:
         load_weights(write(tmp_path / "a.safetensors", odd))
@@ -218,14 +218,14 @@ def test_odd_names_stay_on_one_line(tmp_path):
 
 
 def trap(torch, path, zipped):
-    """Valid weights whose last tensor claims a trillion values and stores one."""
+    """Saves valid weights, except that one tensor claims to have a trillion values and stores one."""
     state = {name: torch.from_numpy(array.copy()) for name, array in reference_state().items()}
     state["backbone.cls_token"] = torch.zeros(1).expand(1, 10**6, 10**6)
     torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
 
 
 @pytest.mark.parity
-def test_false_sizes_in_pickles(tmp_path):
+def test_rejects_false_sizes_in_pickles(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     cases = {}
     for name, zipped in (("zip", True), ("legacy", False)):
@@ -238,7 +238,7 @@ def test_false_sizes_in_pickles(tmp_path):
     with zipfile.ZipFile(cases["bomb"], "w", zipfile.ZIP_DEFLATED) as file, file.open("a/data/0", "w") as entry:
         for _ in range(64):
             entry.write(bytes(1 << 24))
-    # a storage that claims 2**40 bytes, in the format that reads its size from the file
+    # a storage that claims 2**40 bytes, in the legacy format, which reads the size from the file
     legacy = bytearray(cases["more than stored, legacy"].read_bytes())
     cases["legacy storage"] = tmp_path / "storage.pth"
     torch.save({"norm": torch.zeros(3)}, cases["legacy storage"], _use_new_zipfile_serialization=False)
@@ -251,20 +251,20 @@ def test_false_sizes_in_pickles(tmp_path):
     cases["meta"] = tmp_path / "meta.pth"
     torch.save({"norm": torch.zeros(10**6, 10**6, device="meta")}, cases["meta"])
     half, strided = torch.zeros(2**22, dtype=torch.float16), torch.zeros(2**10, 2**11).T
-    for name, shared in (("views", half), ("strided views", strided)):  # each becomes an array of its own
+    for name, shared in (("views", half), ("strided views", strided)):  # each entry becomes a separate array
         cases[name] = tmp_path / f"{name.replace(' ', '-')}.pth"
         torch.save({f"norm{i}": shared for i in range(200)}, cases[name])
     said = refusals(tmp_path, cases)
     for name, sentence in (
-        ("views", "up to norm1 need 16777216 bytes, but the file has 8"),
-        ("strided views", "up to norm1 need 16777216 bytes, but the file has 8"),
+        ("views", "up to norm1 need 16777216 bytes, but the file has only 8"),
+        ("strided views", "up to norm1 need 16777216 bytes, but the file has only 8"),
         ("more than stored, zip", "the tensor backbone.cls_token of"),
         ("more than stored, legacy", "larger than its storage"),
         ("cut, zip", "is not a readable PyTorch file"),
         ("cut, legacy", "is not a readable PyTorch file"),
-        ("bomb", "unpack to 1073741824; a PyTorch file is not compressed"),
+        ("bomb", "unpack to 1073741824; PyTorch files are not compressed"),
         ("legacy storage", "is not a readable PyTorch file"),
-        ("sparse", "sparse, quantised or empty"),
+        ("sparse", "sparse, quantised or has no data"),
         ("meta", ""),
     ):
         assert sentence in said[name] and str(cases[name]) in said[name], (name, said[name])

@@ -1,4 +1,4 @@
-"""Models on the hub: with a hand-made cache, offline, and with a simulated hub."""
+"""Tests models on the hub: with a prepared cache, offline, and with a simulated hub."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ COMMIT, OTHER = "a" * 40, "b" * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache and no network: sets the library's value of HF_HUB_OFFLINE."""
+    """An empty cache without network access: sets HF_HUB_OFFLINE in huggingface_hub."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -38,7 +38,7 @@ def yolos_folder(path):
     return made
 
 
-def test_recognising_names_on_the_hub(tmp_path, monkeypatch):
+def test_recognises_hub_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "here").mkdir()
@@ -59,11 +59,11 @@ def test_recognising_names_on_the_hub(tmp_path, monkeypatch):
         "../b",
     ):
         assert hub_model(path) is None, path
-    with pytest.raises(InputError, match=r"runs/s does not exist; .*runs is a local folder.*; runs/s@main"):
+    with pytest.raises(InputError, match=r"runs/s does not exist; .*runs is a local folder.*; use runs/s@main"):
         load_weights("runs/s")
 
 
-def test_every_function_accepts_a_name(tmp_path, cache):
+def test_all_loaders_accept_hub_names(tmp_path, cache):
     in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
     found = load_weights("org/yolos")
     assert_bit_equal(found.params, random_params(TINY))
@@ -93,22 +93,22 @@ def test_offline_and_not_cached(cache):
         load_weights("hustvl/yolos-small")
     assert str(cache) in str(told.value) and "hf download hustvl/yolos-small" in str(told.value)
     with pytest.raises(InputError, match="hustvl/yolos-small-dwr is not a local file"):
-        load_weights("yolos_s_dWr")  # a published name is an alias of its repository
+        load_weights("yolos_s_dWr")  # the name of a published model is an alias for its repository
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
         Detector.load("hustvl/yolos-small")
 
 
-def test_incomplete_in_the_cache(tmp_path, cache):
+def test_incomplete_cache(tmp_path, cache):
     snapshot = in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has a config\.json but no model\.safetensors"):
         load_weights("org/yolos")
     (snapshot / "config.json").unlink()
-    with pytest.raises(InputError, match=r"hub's org/yolos has no config\.json.* hf download org/yolos"):
+    with pytest.raises(InputError, match=r"hub model org/yolos has no config\.json.*; run hf download org/yolos"):
         load_weights("org/yolos")
 
 
-def test_a_classifier_is_not_a_detector(tmp_path, cache):
+def test_rejects_classifier_as_detector(tmp_path, cache):
     made = folder(tmp_path / "made", {"architecture": "deit_small_patch16_224"}, deit_state())
     in_hub_cache(cache, "timm/deit", made, COMMIT)
     assert load_weights("timm/deit", TINY)[3].kind == "deit"
@@ -118,7 +118,7 @@ def test_a_classifier_is_not_a_detector(tmp_path, cache):
 
 @pytest.fixture
 def hub(tmp_path):
-    """A hub with three models: complete, with a download that always fails, and with only PyTorch weights."""
+    """A hub with three models: a complete one, one whose download always fails, and one with only PyTorch weights."""
     files = {path.name: path.read_bytes() for path in yolos_folder(tmp_path / "hub").iterdir()}
     other = {"tf_model.h5": b"0" * 100, "onnx/model.safetensors": b"0", "README.md": b""}
     old = {"config.json": files["config.json"], "pytorch_model.bin": b"0" * 100}
@@ -144,7 +144,7 @@ for name in sys.argv[1:]:
 
 
 def ask(home, endpoint, *names, **settings):
-    """The output of a new process for these names, because the library reads its environment once."""
+    """Loads models in a new process, because huggingface_hub reads its environment once; returns {name: output}."""
     environment = cpu_devices() | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"} | settings
     environment |= {"NO_PROXY": "*", "PYTHONPATH": str(ROOT), "HF_HUB_ETAG_TIMEOUT": "2"}
     environment.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in settings else None
@@ -156,7 +156,7 @@ def ask(home, endpoint, *names, **settings):
 
 
 def answers(*names):
-    """The output of this process for these names."""
+    """Like `ask`, but in this process."""
     told = {}
     for name in names:
         try:
@@ -173,9 +173,9 @@ def test_download_then_offline(tmp_path, hub, monkeypatch):
     told = ask(home, hub.address, *names)
     assert told["org/yolos"].startswith("taken ")
     assert told["org/yolos@v9"] == (
-        "the hub's org/yolos has no revision v9; https://huggingface.co/org/yolos/commits lists them."
+        "the hub model org/yolos has no revision v9; see https://huggingface.co/org/yolos/commits."
     )
-    assert told["org/none"].startswith("org/none is neither a file or folder here nor a model on the Hugging Face hub")
+    assert told["org/none"].startswith("org/none is neither a local file or folder nor a model on the Hugging Face hub")
     assert "accept its conditions on https://huggingface.co/org/gated, then set HF_TOKEN" in told["org/gated"]
     assert "the hub cannot be reached (HfHubHTTPError: " in told["org/down"] and "503" in told["org/down"]
     assert "org/broken could not be downloaded from the hub" in told["org/broken"], told
@@ -195,7 +195,7 @@ def test_download_then_offline(tmp_path, hub, monkeypatch):
     assert ask(home, hub.address, "org/yolos", HF_HUB_OFFLINE="1")["org/yolos"].startswith("taken ")
 
 
-def test_convert_accepts_a_name(tmp_path, cache, call):
+def test_convert_accepts_hub_name(tmp_path, cache, call):
     in_hub_cache(cache, "org/yolos", yolos_folder(tmp_path / "made"), COMMIT)
     done = call("convert.py", "org/yolos", "--out", tmp_path / "ours")
     assert done.returncode == 0, done.stderr
@@ -206,7 +206,7 @@ def test_convert_accepts_a_name(tmp_path, cache, call):
     assert np.array_equal(Detector.load(tmp_path / "ours").geometry[:2], (64, 96))
 
 
-def test_eval_requires_out_before_it_downloads(cache, call):
+def test_eval_requires_out_before_downloading(cache, call):
     """If it downloaded first, the error would be about the empty cache."""
     done = call("eval.py", "--config", "yolos_s", "--checkpoint", "org/yolos")
     last = done.stderr.strip().splitlines()[-1]

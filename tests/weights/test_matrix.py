@@ -1,6 +1,6 @@
-"""Loads every format of every variant, saves a checkpoint, exports it and loads it again; all bit-equal.
+"""Loads each variant in each format, saves a checkpoint, exports it and loads it again; parameters must be bit-equal.
 
-The variants keep their structure (positions, heads, depth) at micro width.
+Micro variants have the structure of the paper's variants (positions, heads, depth) at a very small width.
 """
 
 import argparse
@@ -38,7 +38,7 @@ COMMIT = "c0ffee" + "0" * 34
 TIMM = {"architecture": "deit_small_patch16_224", "num_classes": 7, "pretrained_cfg": {"tag": "fb_in1k"}}
 
 
-def test_micro_variants_have_the_variants_structure():
+def test_micro_variants_match_structure():
     for name, micro in MICRO.items():
         full = VARIANTS[name]
         assert (micro.heads, micro.mid_pe_size is None) == (full.heads, full.mid_pe_size is None)
@@ -83,7 +83,7 @@ def as_torch(state, torch):
 
 
 def pth(path, config, torch, zipped):
-    """As saved by the reference: the weights, the optimizer, its command line."""
+    """Saves a checkpoint like the reference, with the weights, the optimizer state and the command line."""
     content = {"model": as_torch(reference_state(config), torch), "optimizer": {"state": {}, "param_groups": []}}
     content |= {"epoch": 149, "args": argparse.Namespace(backbone_name="tiny", lr=1e-4)}
     torch.save(content, path / "yolos.pth", _use_new_zipfile_serialization=zipped)
@@ -91,7 +91,7 @@ def pth(path, config, torch, zipped):
 
 
 def entry(path, torch, name, **content):
-    """Training states like those saved by self-supervised methods."""
+    """Saves a training state like those of self-supervised methods."""
     states = {key: as_torch(state, torch) for key, state in content.items()}
     torch.save(states | {"epoch": 100, "args": argparse.Namespace(arch="vit_small")}, path / name)
     return path / name
@@ -147,7 +147,7 @@ EVERY = pytest.mark.parametrize("variant", list(MICRO))
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
-    """Replaces the paper's variants with micro variants, and the hub with its cache."""
+    """Replaces the paper's variants with micro variants, and uses only the cache of the hub."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -174,7 +174,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
 
 
 def vit_params(config, found):
-    """The expected parameters for a ViT: its tensors, and everything else initialised from the seed."""
+    """Returns the expected parameters for a ViT: its tensors, with all others initialised from the seed."""
     own, fresh = random_params(config), build(config, 0)[1]
     positions = found.params["pos_embed"]
     return (
@@ -185,7 +185,7 @@ def vit_params(config, found):
 
 
 def check_positions(params, state):
-    """Checks the class token's position, and that the grid is within the source's range (bicubic overshoots)."""
+    """Checks the position of the class token, and that the grid is close to the source's range (bicubic overshoots)."""
     name = next(n for n in state if n.endswith(("pos_embed", "position_embeddings")) and "momentum" not in n)
     given, distilled = state[name][0], any("dist" in n for n in state)
     assert params["pos_embed"]["cls"][0].tobytes() == given[int(distilled)].tobytes()

@@ -1,4 +1,4 @@
-"""preprocessor_config.json, read and written; category ids; the model card."""
+"""Tests reading and writing preprocessor_config.json, category ids, and the model card."""
 
 import json
 
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 def card_of(path):
-    """(text, header as parsed by the hub) of a folder's model card."""
+    """Returns the text of a folder's model card, and its header as parsed by huggingface_hub."""
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(path / "README.md")
@@ -80,30 +80,30 @@ def test_supported_sizes(changes, sizes):
         ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
         ({"rescale_factor": None}, "rescale_factor is None"),
         ({"resample": 3}, r"resample is 3, but .* 2 \(bilinear\)"),
-        ({"size": [30, 30]}, r"size is \[30, 30\], but images keep their aspect"),
+        ({"size": [30, 30]}, r"size is \[30, 30\], but aspect ratios are kept"),
         ({"size": {"height": 512, "width": 512}}, "size is {'height': 512, 'width': 512}"),
         ({"size": {"shortest_edge": 800}}, "size is {'shortest_edge': 800}"),
         ({"size": {"shortest_edge": "800", "longest_edge": 1333}}, "shortest_edge is '800'; it must be a whole number"),
-        ({"size": {"shortest_edge": 0, "longest_edge": 1333}}, "shortest_edge is 0; it must be a whole number of 1"),
+        ({"size": {"shortest_edge": 0, "longest_edge": 1333}}, "shortest_edge is 0; it must be a whole number between"),
         ({"size": {"shortest_edge": 800, "longest_edge": 10**12}}, "longest_edge is 1000000000000; it must be"),
         ({"size": {"shortest_edge": 800.5, "longest_edge": 1333}}, "shortest_edge is 800.5"),
         ({"size": True}, "size is True"),
         ({"size": 800, "max_size": float("nan")}, "longest_edge is nan"),
     ],
 )
-def test_unsupported_settings(tmp_path, changes, sentence):
+def test_rejects_unsupported_settings(tmp_path, changes, sentence):
     made = with_processor(tmp_path / "hf", PUBLISHED | changes)
-    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} .*{sentence}.*repair or remove"):
+    with pytest.raises(InputError, match=f"preprocessor_config.json of {made} .*{sentence}.*fix or remove"):
         Detector.load(made)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"size": ' + "9" * 5000 + "}"])
-def test_damaged_files(tmp_path, text):
+def test_rejects_damaged_files(tmp_path, text):
     with pytest.raises(InputError, match=r"preprocessor_config\.json (cannot be read as JSON|.* a JSON object)"):
         Detector.load(with_processor(tmp_path / "hf", text))
 
 
-def test_the_detector_uses_the_sizes(tmp_path):
+def test_detector_uses_sizes(tmp_path):
     made = with_processor(tmp_path / "hf", PUBLISHED | {"size": {"shortest_edge": 64, "longest_edge": 120}})
     assert Detector.load(made).geometry[:2] == (64, 120)
     assert Detector.load(made, short_side=48).geometry[:2] == (48, 79)
@@ -111,7 +111,7 @@ def test_the_detector_uses_the_sizes(tmp_path):
     params, meta = load_model(made)
     checkpoints.save(tmp_path / "ours", 0, params, meta)
     assert Detector.load(tmp_path / "ours").geometry[:2] == (64, 120)
-    # sides above the default limit of position resizing are allowed
+    # sides above the default limit for resized position embeddings are allowed
     large = with_processor(tmp_path / "large", PUBLISHED | {"size": {"shortest_edge": 800, "longest_edge": 1600}})
     assert load_model(large)[1].max_side == 200  # patches of 8 pixels
     assert Detector.load(large).geometry.model_max_side == 200
@@ -123,7 +123,7 @@ def test_the_detector_uses_the_sizes(tmp_path):
     assert none.config == TINY and none.geometry.model_max_side == 84
 
 
-def test_sizes_of_a_checkpoint():
+def test_sizes_of_checkpoint():
     assert sizes_of({}) is None and sizes_of({"config": {}}) is None
     assert sizes_of({"config": {"data": {"short_side": 512, "max_side": 0}}}) == (512, 853)
     assert sizes_of({"config": {"data": {"short_side": 512, "max_side": 900}}}) == (512, 900)
@@ -141,11 +141,11 @@ def test_category_ids_round_trip(tmp_path):
     values = json.loads((tmp_path / "hf" / "config.json").read_text())
     for bad in ([18, 1, 90], [1, 1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, 4.0], "1234", [1, 2, 3, 2**70], {"0": 1}):
         (tmp_path / "hf" / "config.json").write_text(json.dumps(values | {"category_ids": bad}))
-        with pytest.raises(InputError, match="category_ids that are not 4 distinct whole numbers"):
+        with pytest.raises(InputError, match="invalid category_ids; they must be 4 distinct whole numbers"):
             load_model(tmp_path / "hf")
 
 
-def test_the_card_has_the_metrics(tmp_path):
+def test_card_contains_metrics(tmp_path):
     numbers = {name: i / 16 for i, name in enumerate(NAMES)} | {"APl": -1.0}
     (tmp_path / "run" / "eval-70").mkdir(parents=True)
     report = tmp_path / "run" / "eval-70" / "metrics.json"
@@ -159,7 +159,7 @@ def test_the_card_has_the_metrics(tmp_path):
     assert (
         "| AP50 | 0.0625 |" in text
         and "| APl | -1.0000 |" in text
-        and "with pycocotools, on 5000 images; -1 means" in text
+        and "with pycocotools on 5000 images; -1 means" in text
     )
     assert "after 70 steps of training" in text and "/home/me" not in text
     assert "short side 64, long side at most 96 pixels" in text and "4 labels (1 with a name)" in text
@@ -168,11 +168,11 @@ def test_the_card_has_the_metrics(tmp_path):
     assert told == {name: value for name, value in numbers.items() if value >= 0}
     for bad in ("{}", json.dumps(numbers | {"AP": "0.5"}), json.dumps(numbers | {"AP": True}), "no"):
         report.write_text(bad)
-        with pytest.raises(InputError, match=r"metrics\.json (has no number for AP|cannot be read)"):
+        with pytest.raises(InputError, match=r"metrics\.json (has no valid value for AP|cannot be read)"):
             recorded_provenance(tmp_path / "run", 70, {}, NAMES)
 
 
-def test_card_of_a_run_without_metrics(tmp_path):
+def test_card_without_metrics_file(tmp_path):
     evaluations = [{"step": 5, "AP": 0.1, "AP50": 0.2}, {"step": 10, "AP": 0.25, "AP50": 0.5}]
     extra = {"evaluations": evaluations, "config": {"data": {"val_split": "val2017"}}}
     assert recorded_provenance("x", 10, extra, NAMES) == Provenance("", 10, {"AP": 0.25, "AP50": 0.5}, None, "val2017")
@@ -181,19 +181,19 @@ def test_card_of_a_run_without_metrics(tmp_path):
     assert recorded_provenance("x", 5, extra | {"config": {"data": mine}}, NAMES).data == "mine.json, at most 16 images"
     assert recorded_provenance("x", 7, extra | {"AP": 0.125}, NAMES).metrics == {"AP": 0.125}
     lines = ['{"step": 7, "total": 2.0}', '{"step": 7, "val/AP": 0.5, "val/AP50": 0.75, "val/top1": 0.25}', "7", "{"]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # of a checkpoint older than its evaluation
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))  # the checkpoint was saved before its evaluation
     meta = Meta(TINY, {}, 7, {"evaluations": evaluations})
     assert provenance_of(str(tmp_path), meta, NAMES) == Provenance("", 7, {"AP": 0.5, "AP50": 0.75})
     assert provenance_of(str(tmp_path), meta, ("top1", "top5")).metrics == {"top1": 0.25}
     export_huggingface(
         random_params(TINY), TINY, None, tmp_path / "a", provenance=recorded_provenance("x", 10, extra, NAMES)
     )
-    assert "with pycocotools, of val2017." in card_of(tmp_path / "a")[0]
+    assert "with pycocotools (val2017)." in card_of(tmp_path / "a")[0]
 
     provenance = recorded_provenance("x", 0, {"converted_from": "hustvl/yolos-small@aaaaaaaaaaaa"}, NAMES)
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "b", provenance=provenance)
     text, data = card_of(tmp_path / "b")
-    assert "No evaluation was recorded with these weights." in text and data.eval_results is None
+    assert "No evaluation was recorded for these weights." in text and data.eval_results is None
     assert data.base_model == "hustvl/yolos-small" and "converted from hustvl/yolos-small" in text
     provenance = recorded_provenance("x", 0, {"converted_from": "/home/me/secret place/yolos_ti.pth"}, NAMES)
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "c", provenance=provenance)
@@ -204,7 +204,7 @@ def test_card_of_a_run_without_metrics(tmp_path):
 @pytest.mark.parity
 @pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
 def test_matches_the_transformers_image_processor(tmp_path, sizes):
-    """Its image processor, loaded from an exported folder, returns the same sizes and pixels except for padding."""
+    """The image processor of transformers returns the same sizes and pixels, except for padding."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)
@@ -218,7 +218,7 @@ def test_matches_the_transformers_image_processor(tmp_path, sizes):
         assert theirs.shape[:0:-1] == size
         ours = (resize(image, size) / 255 - np.array(MEAN)) / np.array(STD)
         np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
-    # for a limited long side, transformers rounds once less than the reference, so sides may have a patch more
+    # if the long side is limited, transformers rounds one time fewer than the reference, so a side may be longer
     panorama = processor(images=Image.new("RGB", (300, 100)), return_tensors="np")["pixel_values"][0]
     assert 0 <= panorama.shape[2] - resized_size(300, 100, *sizes)[0] <= 16
     assert write_processor(sizes)["size"] == {"shortest_edge": sizes[0], "longest_edge": sizes[1]}

@@ -1,4 +1,4 @@
-"""The names, shapes and settings of the five published models determine the correct variant."""
+"""Tests that the names, shapes and settings of the five published models determine the correct variant."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from yolos_jax.weights.huggingface_config import read_config
 from yolos_jax.weights.reference import config_of_reference
 from yolos_jax.weights.tensor_names import huggingface_shapes
 
-# Reference file, repository on the hub, variant here, variant in names.txt, heads (paper, table 1 and appendix).
+# Reference file, hub repository, variant in yolos-jax, variant in names.txt, heads (paper, table 1 and appendix).
 PUBLISHED = [
     ("yolos_ti", "yolos-tiny", "ti", "tiny", 3),
     ("yolos_s_200_pre", "yolos-small", "s", "small", 6),
@@ -30,12 +30,12 @@ EVERY = pytest.mark.parametrize(("file", "repository", "ours", "theirs", "heads"
 
 
 def hollow(shapes):
-    """Tensors without memory: a single repeated zero."""
+    """Returns tensors that use no memory: a single repeated zero."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
 
 def published_config(theirs):
-    """A config.json as published: the pack's, with the variant's settings in hf_names.txt."""
+    """Returns a published config.json: the one in the pack, with the settings of the variant in hf_names.txt."""
     header = listed("hf_names.txt")[theirs][0]
     found = dict(re.findall(r"(\w+)=(\[[^\]]*\]|\w+)", header))
     values = json.loads(pack("hf_config.json").read_text()) | {"layer_norm_eps": 1e-12}
@@ -49,7 +49,7 @@ def published_config(theirs):
 
 @EVERY
 def test_reference_file(file, repository, ours, theirs, heads):
-    """A state dict with these shapes needs no --variant, whatever its file name."""
+    """A state dict with these shapes needs no --variant, regardless of its file name."""
     shapes = listed("names.txt")[theirs][1]
     config = config_of_reference(hollow(shapes), file)
     assert config == VARIANTS[ours] and config.heads == heads
@@ -71,7 +71,7 @@ def test_hub_repository(file, repository, ours, theirs, heads):
     assert len(names) == 89 and 12 not in names
 
 
-def test_each_shape_fits_only_one_variant():
+def test_shapes_match_only_one_variant():
     for name, (_, shapes) in listed("names.txt").items():
         fits = [ours for _, _, ours, theirs, _ in PUBLISHED if theirs == name]
         assert {ours for ours, config in VARIANTS.items() if config_of_reference(hollow(shapes), "x") == config} == {
@@ -82,8 +82,8 @@ def test_each_shape_fits_only_one_variant():
             config_of_reference(hollow(less), "x")
 
 
-def test_load_yolos_tiny_from_the_cache(tmp_path, monkeypatch):
-    """hustvl/yolos-tiny at full size, as in its repository, by its published name."""
+def test_loads_yolos_tiny_from_cache(tmp_path, monkeypatch):
+    """Loads hustvl/yolos-tiny at full size by its published name."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""Uploads of yolos-convert --push to a simulated hub, and the code examples in model cards."""
+"""Tests uploads with yolos-convert --push to a simulated hub, and the code examples in model cards."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ WRITTEN = {"README.md", "config.json", "model.safetensors", "preprocessor_config
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A simulated hub, set with HF_ENDPOINT, with a token that has write access."""
+    """A simulated hub, set with HF_ENDPOINT, and a token with write access."""
     with local_hub() as hub:
         point_to(hub.address, tmp_path / "cache", monkeypatch)
         monkeypatch.setenv("HF_TOKEN", WRITE)
@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder: a checkpoint with random weights, its data, curves and two sheets of validation images."""
+    """The folder of a run: a checkpoint with random weights, curves and three sheets of validation images."""
     root = tmp_path_factory.mktemp("shared")
     config = read_recipe(micro_config(micro_data(root / "data")), DetectionConfig)
     model = model_of(config, 10)
@@ -57,7 +57,7 @@ def run(tmp_path_factory):
 
 
 def weak_params(model, scale):
-    """The smaller the scale, the lower the scores."""
+    """Returns scaled random parameters; a smaller scale leads to lower scores."""
     return jax.tree.map(lambda x: np.float32(scale) * x, random_params(model, 1))
 
 
@@ -69,7 +69,7 @@ def exported(tmp_path):
 
 
 def codes_of(card):
-    """The Python examples in a card: for yolos_jax and for transformers."""
+    """Returns the Python examples in a card, for yolos_jax and for transformers."""
     found = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     kinds = [kind for code in found for kind in ("yolos_jax", "transformers") if f"from {kind} import" in code]
     assert len(kinds) == len(found)
@@ -77,7 +77,7 @@ def codes_of(card):
 
 
 def printed(code):
-    """The lines that the code prints."""
+    """Runs code and returns the lines that it prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "card", "exec"), {})
@@ -91,7 +91,7 @@ def same(found, wanted):
     )
 
 
-def test_a_run_is_shared_and_its_card_runs(hub, run, call, tmp_path, monkeypatch):
+def test_shares_run_with_working_card(hub, run, call, tmp_path, monkeypatch):
     from huggingface_hub import ModelCard
 
     done = call("convert.py", run, "--push", "me/boxes", "--license", "mit")
@@ -147,7 +147,7 @@ def test_custom_example_image_or_none(hub, run, call, tmp_path):
     assert "nothing has changed" in again.stdout and len(stored.commits) == 3
 
 
-def test_the_example_of_a_weak_detector(run):
+def test_example_of_weak_detector(run):
     """The example is the image with the highest score, and the threshold in the code is lower."""
     model = checkpoints.load_detector(run)[1].model
     detector = Detector(weak_params(model, 0.3), Meta(model, {}), short_side=48)
@@ -161,7 +161,7 @@ def test_the_example_of_a_weak_detector(run):
     assert example_pictures([], detector) == ({}, 0.5)
 
 
-def test_weights_without_a_run_have_no_example_images(hub, exported, call):
+def test_no_example_images_without_run(hub, exported, call):
     done = call("convert.py", exported, "--push", "me/tiny")
     assert done.returncode == 0 and "no example image" in done.stdout and "--example IMAGE" in done.stdout
     assert hub.repositories["me/tiny"].files.keys() == WRITTEN | {".gitattributes"}
@@ -169,7 +169,7 @@ def test_weights_without_a_run_have_no_example_images(hub, exported, call):
 
 @pytest.fixture
 def classifier(tmp_path):
-    """The folder of a classifier's run."""
+    """The folder of a classifier run."""
     model = ClassifierConfig(width=12, depth=2, heads=2, image_size=32, num_classes=2)
     extra = {"config": to_json(read_any(classifier_config("data"))), "top1": 0.5}
     meta = Meta(model, {0: "blue", 1: "red"}, 3, extra)
@@ -178,7 +178,7 @@ def classifier(tmp_path):
     return tmp_path / "run"
 
 
-def test_a_classifier_is_shared(hub, classifier, call):
+def test_shares_classifier(hub, classifier, call):
     done = call("convert.py", classifier, "--push", "me/colours")
     assert done.returncode == 0, done.stderr
     files = hub.repositories["me/colours"].files
@@ -188,7 +188,7 @@ def test_a_classifier_is_shared(hub, classifier, call):
     assert refused.returncode == 2 and "--replace" in refused.stderr
 
 
-def test_the_code_of_a_folder_runs_in_it(tmp_path, monkeypatch, run, call):
+def test_card_code_runs_in_folder(tmp_path, monkeypatch, run, call):
     assert call("convert.py", run, "--to-hf", "--out", tmp_path / "out").returncode == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == WRITTEN
     monkeypatch.chdir(tmp_path / "out")
@@ -199,8 +199,8 @@ def test_the_code_of_a_folder_runs_in_it(tmp_path, monkeypatch, run, call):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("shared", [True, False])
-def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, monkeypatch):
-    """On the hub and in a folder, the code prints the detections of the run."""
+def test_card_code_for_transformers_runs(shared, hub, run, call, tmp_path, monkeypatch):
+    """For a model on the hub and in a folder, the code prints the detections of the run's detector."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     target = ["--push", "me/boxes"] if shared else ["--to-hf"]
@@ -218,7 +218,7 @@ def test_transformers_runs_the_code_of_a_card(shared, hub, run, call, tmp_path, 
 
 
 @pytest.mark.parity
-def test_transformers_runs_the_code_of_a_classifier(hub, classifier, call, tmp_path, monkeypatch):
+def test_classifier_card_code_runs(hub, classifier, call, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
     Image.radial_gradient("L").save(tmp_path / "photo.png")
@@ -241,8 +241,8 @@ def test_user_errors(hub, exported, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     for name in ("tiny", "me/tiny/more", "me/tiny.pth", "me/a--b", "https://hub/me/tiny", "me/tiny@main", ""):
-        refused("is not a name of a model on the hub", exported, name)
-    for token, text in {"bad": "rejects the token", READ: "may not write to me/tiny .*the rights to create"}.items():
+        refused("is not a valid model name on the hub", exported, name)
+    for token, text in {"bad": "rejected the token", READ: "no write access to me/tiny .*the rights to create"}.items():
         monkeypatch.setenv("HF_TOKEN", token)
         refused(text, exported)
     monkeypatch.delenv("HF_TOKEN")
@@ -256,26 +256,26 @@ def test_user_errors(hub, exported, monkeypatch, tmp_path):
     hub.answers = {}
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "odd", presentation=Presentation(license="free"))
     refused('rejects the header of the model card .*"license" must be one of', tmp_path / "odd")
-    assert not hub.repositories  # nothing is left behind
+    assert not hub.repositories  # no repository was created
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refused("HF_HUB_OFFLINE is set", exported)
     point_to(NOWHERE, tmp_path / "cache", monkeypatch)
     refused("could not be uploaded .*ConnectError.*check the network", exported)
 
 
-def test_existing_files_are_not_lost(hub, exported, monkeypatch):
+def test_keeps_existing_files(hub, exported, monkeypatch):
     first = hub.add("me/tiny", {".gitattributes": b"", "README.md": b"mine", "config.json": b'{"model_type": "bert"}'})
-    refused(rf"has 2 files \(README.md, config.json\) in its commit {first}; .*--replace", exported)
-    refused("a model of type 'bert', but this one is a 'yolos'", exported, replace=True)
+    refused(rf"contains 2 files \(README.md, config.json\) in commit {first}; .*--replace", exported)
+    refused("a 'bert' model, but this is a 'yolos' model", exported, replace=True)
     refused("exists and is public", exported, replace=True, private=True)
     hub.add("me/tiny", {"README.md": b"mine"})
     assert find_repository("me/tiny", replace=True).files == ("README.md",)
     hub.answers = {"preupload": (403, {"X_Error_Message": "read-only"})}
-    refused("may not write to me/tiny .read-only", exported, replace=True)
+    refused("no write access to me/tiny .read-only", exported, replace=True)
     hub.answers = {}
     newest, validated = hub.repositories["me/tiny"].newest, []
 
-    class Meanwhile(dict):  # somebody commits between the check and the commit
+    class Meanwhile(dict):  # adds a commit between the check and the upload
         def items(self):
             if hub.asked[-1].endswith("preupload/main") and not validated:
                 validated.append(hub.add("me/tiny", {"README.md": b"theirs"}))
@@ -289,7 +289,7 @@ def test_existing_files_are_not_lost(hub, exported, monkeypatch):
     assert list(hub.repositories["me/tiny"].commits)[:3] == [first, newest, validated[0]]
 
 
-def test_upload_to_an_empty_repository(hub, exported):
+def test_upload_to_empty_repository(hub, exported):
     hub.add("me/tiny", {".gitattributes": b""}, private=True)
     done = push_folder(exported, "me/tiny")
     assert done.before and not done.removed and hub.repositories["me/tiny"].private

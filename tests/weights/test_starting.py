@@ -1,4 +1,4 @@
-"""Starting weights, and custom data."""
+"""Tests starting weights and custom data."""
 
 import dataclasses
 import json
@@ -19,14 +19,14 @@ SEVEN = dataclasses.replace(TINY, num_classes=7)
 
 
 def split_head(params):
-    """(everything but the last layer of the class head, that layer)."""
+    """Returns the parameters without the last layer of the class head, and that layer."""
     head = dict(params["class_head"])
     last = head.pop("fc3")
     return params | {"class_head": head}, last
 
 
 def sources(folder):
-    """The same weights as a reference file, a Hugging Face folder and a yolos-jax checkpoint."""
+    """Saves the same weights as a reference file, a Hugging Face folder and a yolos-jax checkpoint."""
     params = random_params(TINY)
     checkpoints.save(folder / "ours", 5, params, checkpoint_files.Meta(TINY, {1: "a"}, 5))
     return {
@@ -37,9 +37,9 @@ def sources(folder):
 
 
 @pytest.mark.parametrize("kind", ["reference", "huggingface", "ours"])
-def test_another_number_of_classes_initialises_one_layer(tmp_path, kind, capsys):
+def test_different_number_of_classes_initialises_one_layer(tmp_path, kind, capsys):
     params = starting_params(SEVEN, str(sources(tmp_path)[kind]), 3)
-    assert "has 4 classes and the data 7: the last layer of the class head" in capsys.readouterr().out
+    assert "has 4 classes and the data has 7: the last layer of the class head" in capsys.readouterr().out
     rest, last = split_head(params)
     assert_equal_trees(rest, split_head(random_params(TINY))[0])
     assert_equal_trees(last, split_head(build(SEVEN, 3)[1])[1])
@@ -47,19 +47,19 @@ def test_another_number_of_classes_initialises_one_layer(tmp_path, kind, capsys)
 
 
 @pytest.mark.parametrize("kind", ["reference", "huggingface", "ours"])
-def test_the_same_number_of_classes_keeps_everything(tmp_path, kind, capsys):
+def test_same_number_of_classes_keeps_all_layers(tmp_path, kind, capsys):
     assert_equal_trees(starting_params(TINY, str(sources(tmp_path)[kind]), 3), random_params(TINY))
-    assert "fresh" not in capsys.readouterr().out
+    assert "last layer" not in capsys.readouterr().out
 
 
-def test_a_classifier_has_no_heads_to_keep(tmp_path, capsys):
+def test_classifier_initialises_heads(tmp_path, capsys):
     params = starting_params(SEVEN, str(write(tmp_path / "deit.safetensors", deit_state())), 3)
     fresh = build(SEVEN, 3)[1]
     assert_equal_trees(params["class_head"], fresh["class_head"])
     assert "initialised" in capsys.readouterr().out
 
 
-def test_rejects_another_model(tmp_path):
+def test_rejects_different_model(tmp_path):
     folder = sources(tmp_path)
     deeper = dataclasses.replace(SEVEN, depth=4)
     for where in folder.values():
@@ -86,7 +86,7 @@ def test_raw_and_contiguous_categories(tmp_path):
     assert [e.labels.tolist() for e in counted.examples] == [[1, 2], [0]]
 
 
-def test_another_split_uses_the_models_labels(tmp_path):
+def test_other_splits_use_labels_of_model(tmp_path):
     """A validation file with fewer categories must not shift the labels."""
     root = own_data(tmp_path)
     path = root / "annotations" / "instances_train2017.json"
@@ -108,7 +108,7 @@ def test_annotations_and_images_in_other_locations(tmp_path):
     assert len(source.examples) == 2 and source.read(source.examples[0]).size == (64, 48)
 
 
-def test_the_fingerprint_does_not_depend_on_paths(tmp_path):
+def test_fingerprint_does_not_depend_on_paths(tmp_path):
     a, b = (coco_split(own_data(tmp_path / name), "train2017") for name in "ab")
     assert a.examples.fingerprint() == b.examples.fingerprint()
     c = coco_split(make_coco(tmp_path / "c", [(64, 48)] * 2, annotations=BOXES[:2], categories=CATEGORIES), "train2017")

@@ -1,4 +1,4 @@
-"""Settings of a ViT that are in its config files, not in its tensors: each is supported or rejected by name."""
+"""Tests that each setting in the config files of a ViT is either supported or rejected with an error that names it."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ VIT = {"model_type": "vit", "num_attention_heads": 2, "hidden_act": "gelu", "lay
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 TIMM = {"architecture": "vit_base_patch16_224", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-# As published with facebook/deit-small-distilled-patch16-224, and the old form of sizes in facebook/dino-vits8.
+# As published with facebook/deit-small-distilled-patch16-224; sizes have the old format, as in facebook/dino-vits8.
 OF_DEIT = {
     "crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3, "size": 256,
     "feature_extractor_type": "DeiTFeatureExtractor", **IMAGENET,
@@ -38,7 +38,7 @@ OF_DEIT = {
     "processor", [OF_DEIT, IMAGENET, IMAGENET | {"rescale_factor": 0.00392156862745098, "do_rescale": True}, None]
 )
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-6, 1e-5])
-def test_published_variants_give_no_notes(tmp_path, processor, epsilon):
+def test_published_settings_cause_no_notes(tmp_path, processor, epsilon):
     others = {} if processor is None else {"preprocessor_config": processor}
     path = folder(tmp_path / "vit", VIT | {"layer_norm_eps": epsilon}, transformers_vit(), **others)
     _, params, _, report, _, sizes = load_weights(path, TINY)
@@ -50,8 +50,8 @@ def test_published_variants_give_no_notes(tmp_path, processor, epsilon):
 @pytest.mark.parametrize(
     "pixels", [Pixels(1 / 255, [0.5] * 3, [0.5] * 3), Pixels(1 / 127.5, [1.0, 0.5, 0.0], [0.2, 0.3, 0.4])]
 )
-def test_converted_normalisation_gives_equal_embeddings(pixels):
-    """Compares with float64 embeddings of pixels that are normalised as in the source."""
+def test_converted_normalisation_preserves_embeddings(pixels):
+    """Compares with float64 embeddings of pixels that are normalised like those of the source."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (7, 4 * 4 * 3), dtype=np.uint8)
     layer = {"kernel": rng.normal(size=(48, 12)).astype(np.float32), "bias": rng.normal(size=12).astype(np.float32)}
@@ -72,18 +72,18 @@ def test_converted_normalisation_gives_equal_embeddings(pixels):
         (VIT, {"image_processor_type": "ViTImageProcessor"}, 0.5),  # transformers' default
         (VIT, IMAGENET | {"do_normalize": False}, 0.0),
         (TIMM, None, 0.5),
-        (TIMM, IMAGENET, 0.5),  # timm reads no other file
+        (TIMM, IMAGENET, 0.5),  # timm does not read preprocessor_config.json
         ({"architecture": "vit_tiny_patch16_224", **TIMM["pretrained_cfg"]}, None, 0.5),  # before timm 0.9
         ({"architecture": "vit_tiny_patch16_224"}, HALF, 0.5),
     ],
 )
-def test_another_normalisation_is_converted(tmp_path, config, processor, mean):
+def test_converts_other_normalisations(tmp_path, config, processor, mean):
     others = {} if processor is None else {"preprocessor_config": processor}
     state = transformers_vit() if config is VIT else deit_state()
     path = folder(tmp_path / "vit", config, state, **others)
     plain = from_vit(state)[0]
     pixels = Pixels(1 / 255, [mean] * 3, [mean or 1.0] * 3)
-    for where in (path, path / "model.safetensors"):  # a single file has the same files beside it
+    for where in (path, path / "model.safetensors"):  # for a single file, the config files in its folder are read
         _, params, _, report, *_ = load_weights(where, TINY)
         converted, (note,) = with_pixels(plain["patch_embed"], pixels)
         assert_bit_equal(params, plain | {"patch_embed": converted})
@@ -110,15 +110,15 @@ def test_another_normalisation_is_converted(tmp_path, config, processor, mean):
         (VIT, {"image_mean": [0.5]}, r"image_mean to \[0.5\]"),
         (VIT, {"image_mean": [10**400] * 3}, "image_mean to"),
         (TIMM | {"model_args": {"num_heads": 4}}, None, "has 4 heads but the model has 2"),
-        (TIMM | {"model_args": {"act_layer": "quick_gelu"}}, None, "act_layer to 'quick_gelu', but .* has 'gelu'"),
-        (TIMM | {"model_args": {"pre_norm": True}}, None, "pre_norm to True, but .* has False"),
+        (TIMM | {"model_args": {"act_layer": "quick_gelu"}}, None, "act_layer to 'quick_gelu', but only 'gelu' is"),
+        (TIMM | {"model_args": {"pre_norm": True}}, None, "pre_norm to True, but only False is supported"),
         (TIMM | {"model_args": {"class_token": False}}, None, "class_token to False"),
         (TIMM | {"model_args": [1]}, None, r"model_args to \[1\], which must be a JSON object"),
         (TIMM | {"architecture": "vit_base_patch32_clip_quickgelu_224"}, None, "one with act_layer 'quick_gelu'"),
         ({"pretrained_cfg": {"mean": "half"}}, None, "mean to 'half', which is not a valid value"),
     ],
 )
-def test_rejects_other_functions_by_name(tmp_path, config, processor, sentence):
+def test_rejects_unsupported_settings(tmp_path, config, processor, sentence):
     others = {} if processor is None else {"preprocessor_config": processor}
     path = folder(tmp_path / "vit", config, transformers_vit() if "model_type" in config else deit_state(), **others)
     for load in (lambda: load_weights(path, TINY), lambda: starting_params(TINY, str(path), 0)):
@@ -127,8 +127,8 @@ def test_rejects_other_functions_by_name(tmp_path, config, processor, sentence):
         assert "\n" not in str(found.value)
 
 
-def test_heads_of_timm_models_by_name():
-    """As timm defines these sizes; for another width, the name is ignored."""
+def test_infers_heads_from_timm_names():
+    """Checks the sizes that timm defines; the name is ignored if the width differs."""
     for size, width, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12), ("large", 1024, 16)):
         config = {"architecture": f"deit_{size}_patch16_224.fb_in1k"}
         assert read_vit(config, None, width, "x").heads == heads
@@ -136,7 +136,7 @@ def test_heads_of_timm_models_by_name():
     assert read_vit(None, HALF, 12, "x") == VitSettings()
 
 
-def test_an_epsilon_equal_to_the_recipes_is_accepted(tmp_path):
+def test_accepts_epsilon_of_recipe(tmp_path):
     path = folder(tmp_path / "vit", VIT | {"layer_norm_eps": 1e-3}, transformers_vit())
     assert architecture_of(str(path), {})["layer_norm_eps"] == 1e-3
     load_weights(path, dataclasses.replace(TINY, layer_norm_eps=1e-3))
@@ -144,7 +144,7 @@ def test_an_epsilon_equal_to_the_recipes_is_accepted(tmp_path):
         check_vit(VitSettings(2, 1e-6), dataclasses.replace(TINY, layer_norm_eps=1e-3), "x")
 
 
-def test_a_starting_detector_may_have_other_normalisation_and_sizes(tmp_path):
+def test_starting_detector_with_other_preprocessing(tmp_path):
     path = huggingface_folder(tmp_path / "hf")
     processor, params = path / "preprocessor_config.json", random_params(TINY)
     processor.write_text('{"size": {"height": 9, "width": 9}, "resample": 3}')  # the mean is ImageNet's by default
@@ -171,15 +171,18 @@ def edited(remove=(), **more):
         ),
         (edited(reg_token=(1, 4, 12)), r"register tokens \(reg_token\)"),
         (edited(norm_pre__weight=12), r"a norm before the first block \(norm_pre.weight\)"),
-        (edited(blocks__0__attn__q_norm__weight=6), r"norms within its blocks' layers \(blocks.0.attn.q_norm.weight\)"),
+        (
+            edited(blocks__0__attn__q_norm__weight=6),
+            r"norms inside its attention or MLP.* \(blocks.0.attn.q_norm.weight\)",
+        ),
         (edited(["mlp.fc1"], blocks__0__mlp__w12__bias=48), r"a gated MLP such as SwiGLU \(blocks.0.mlp.w12.bias\)"),
-        (edited(["blocks.0.mlp.fc1.w"], blocks__0__mlp__fc1__weight=(48, 12)), "mlp.fc1 has twice the rows"),
+        (edited(["blocks.0.mlp.fc1.w"], blocks__0__mlp__fc1__weight=(48, 12)), "mlp.fc1 has twice as many outputs"),
         (edited(["cls_token"]), r"it has no class token \(cls_token\)"),
-        (edited(["qkv.bias"]), "it has no biases of queries, keys and values"),
+        (edited(["qkv.bias"]), "it has no biases for queries, keys and values"),
         (edited(["cls_token"], reg_token=(1, 4, 12)), r"register tokens \(reg_token\) and no class token"),
     ],
 )
-def test_unsupported_parts_are_named(tmp_path, state, parts):
+def test_reports_unsupported_parts(tmp_path, state, parts):
     path = folder(tmp_path / "timm", {"architecture": "vit"}, state)
     for load in (lambda: load_weights(path, TINY), lambda: architecture_of(str(path), {})):
         with pytest.raises(InputError, match=f"{path} is not a plain ViT.*: .*{parts}") as found:
@@ -187,7 +190,7 @@ def test_unsupported_parts_are_named(tmp_path, state, parts):
         assert "--variant" not in str(found.value)
 
 
-def test_rejects_another_width(tmp_path):
+def test_rejects_different_width(tmp_path):
     wide = dataclasses.replace(TINY, width=24)
     path = huggingface_folder(tmp_path / "hf")
     for where in (path, folder(tmp_path / "vit", VIT, transformers_vit())):

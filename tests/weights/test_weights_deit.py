@@ -1,4 +1,4 @@
-"""Initialising from DeiT/timm classifiers: tensors that are used, resized, dropped and initialised."""
+"""Tests initialising from DeiT/timm classifiers: tensors that are used, resized, ignored and initialised."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from yolos_jax.weights.source import read_source
 
 
 def packed_target(name, target):
-    """The detector for the packed position embeddings."""
+    """Returns the config of the detector for the position embeddings in the reference pack."""
     z, state = arrays("deit_to_yolos.npz"), tensors(f"deit_{name}.safetensors")
     size = z[f"{name}{target}_target_hw"]
     tokens = z[f"{name}{target}_pos_embed_shape"][1]
@@ -33,7 +33,7 @@ def packed_cases():
 
 
 @pytest.mark.parametrize(("name", "target"), packed_cases())
-def test_packed_positions(name, target):
+def test_positions_match_pack(name, target):
     config, z = packed_target(name, target), arrays("deit_to_yolos.npz")
     source = load_file(pack(f"deit_{name}.safetensors"))
     params, report = from_vit(source, config, seed=3)
@@ -58,7 +58,7 @@ def test_packed_positions(name, target):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_other_parameters_are_initialised_from_the_seed(distilled):
+def test_other_parameters_are_initialised_from_seed(distilled):
     source = deit_state(distilled=distilled)
     params, report = from_vit(source, TINY, seed=5)
     fresh = to_reference(build(TINY, 5)[1], TINY)
@@ -80,7 +80,7 @@ def test_other_parameters_are_initialised_from_the_seed(distilled):
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_equal_grids_are_kept_bit_equal(distilled):
+def test_keeps_grid_of_equal_size(distilled):
     config = dataclasses.replace(TINY, init_pe_size=(32, 32))
     source = deit_state(config, side=4, distilled=distilled)
     params, report = from_vit(source, config)
@@ -89,17 +89,17 @@ def test_equal_grids_are_kept_bit_equal(distilled):
     assert "grid 4x4 kept" in str(report)
 
 
-def test_an_extra_row_means_distilled():
+def test_extra_row_means_distilled():
     source = deit_state(distilled=True)
     del source["dist_token"]
     params, _ = from_vit(source, TINY)
     np.testing.assert_array_equal(params["pos_embed"]["cls"][0], source["pos_embed"][0, 1])
 
 
-def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
+def test_infers_variant_from_width_and_depth(monkeypatch, tmp_path):
     path = write(tmp_path / "deit.safetensors", deit_state())
     assert read_source(path).kind == "deit"
-    with pytest.raises(InputError, match=r"width 12 and 3 blocks, which matches none of the variants \(ti 192 and 12"):
+    with pytest.raises(InputError, match=r"width 12 and 3 blocks, which do not match any variant \(ti: width 192, 12"):
         load_weights(path)
     monkeypatch.setattr("yolos_jax.weights.deit.VARIANTS", {"tiny": TINY})
     config, params, names, report, *_ = load_weights(path, seed=4)
@@ -108,7 +108,7 @@ def test_variant_is_found_by_width_and_depth(monkeypatch, tmp_path):
 
 
 def test_timm_folder(tmp_path):
-    """timm's folders have a config.json too, without a model_type."""
+    """timm folders also have a config.json, but without a model_type."""
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "deit_small_patch16_224", "num_classes": 1000}))
     write(tmp_path / "model.safetensors", deit_state())
     assert_bit_equal(load_weights(tmp_path, TINY)[1], from_vit(deit_state(), TINY)[0])
@@ -125,7 +125,7 @@ def test_timm_folder(tmp_path):
         ({"mlp_ratio": 3.0}, r"mlp\.fc1\.weight has shape \[24, 12\], expected \[36, 12\]"),
     ],
 )
-def test_rejects_another_backbone(wanted, sentence):
+def test_rejects_different_backbone(wanted, sentence):
     with pytest.raises(InputError, match=sentence):
         from_vit(deit_state(), dataclasses.replace(TINY, **wanted))
 
@@ -135,12 +135,12 @@ def test_rejects_another_backbone(wanted, sentence):
     [
         (lambda s: s.pop("norm.bias"), r"1 missing \(norm\.bias\)"),
         (lambda s: s.update({"fc_norm.bias": s["norm.bias"]}), r"1 unexpected \(fc_norm\.bias\)"),
-        (lambda s: s.update(pos_embed=s["pos_embed"][:, 1:-2]), r"shape \[1, 14, 12\].*patches is not square"),
+        (lambda s: s.update(pos_embed=s["pos_embed"][:, 1:-2]), r"shape \[1, 14, 12\].*patch grid is not square"),
         (lambda s: s.update(pos_embed=s["pos_embed"][0]), r"pos_embed has shape \[17, 12\], expected"),
-        (lambda s: s.update(dist_token=s["cls_token"]), r"its distillation row .* not square"),
+        (lambda s: s.update(dist_token=s["cls_token"]), r"distillation rows, .* not square"),
     ],
 )
-def test_rejects_unusual_classifiers(edit, sentence):
+def test_rejects_invalid_classifiers(edit, sentence):
     state = deit_state()
     edit(state)
     with pytest.raises(InputError, match=sentence):

@@ -1,4 +1,4 @@
-"""Hugging Face folders: reading, writing, and bit-equal round trips."""
+"""Tests reading and writing Hugging Face folders, including bit-equal round trips."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def packed_folder(tmp_path):
     return folder
 
 
-def test_packed_model_is_the_reference_model(packed_folder):
+def test_packed_model_equals_reference_model(packed_folder):
     config, params, names, report, *_ = load_weights(packed_folder)
     assert config.differences(micro_config("mid")) == []
     assert_bit_equal(params, from_reference(tensors("model_mid.safetensors"), config))
@@ -53,8 +53,8 @@ def test_packed_model_round_trip_is_bit_equal(packed_folder, tmp_path):
     assert_bit_equal(load_weights(tmp_path / "out")[1], params)
 
 
-def test_stored_model_returns_the_stored_outputs(packed_folder):
-    """Compares all inputs, because Hugging Face always resizes positions, as yolos-jax does by default."""
+def test_model_matches_stored_outputs(packed_folder):
+    """Compares the outputs for all inputs. Hugging Face always resizes positions, as yolos-jax does by default."""
     config, params, *_ = load_weights(packed_folder)
     z = arrays("hf_model.npz")
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]
@@ -81,8 +81,8 @@ def test_export_round_trip_is_bit_equal(tmp_path, changes):
     assert whole == config
 
 
-def test_image_size_means_the_same_grid_to_transformers():
-    """transformers counts mid-layer positions by area: 800x1333 would be 4165 patches there, not 50 x 83."""
+def test_exported_image_size_keeps_grid():
+    """transformers computes the number of mid-layer positions from the area: 4165 for 800x1333, not 50 x 83."""
     config = dataclasses.replace(TINY, init_pe_size=(29, 41), mid_pe_size=(29, 41))
     height, width = write_config(config, None)["image_size"]
     assert height * width // config.patch_size**2 == config.mid_grid[0] * config.mid_grid[1]
@@ -90,8 +90,8 @@ def test_image_size_means_the_same_grid_to_transformers():
     assert write_config(plain, None)["image_size"] == [29, 41]
 
 
-def test_names_of_published_files_are_understood(tmp_path):
-    """Published files, and those of `save_pretrained`, have another name for the mid-layer positions."""
+def test_loads_names_of_published_files(tmp_path):
+    """Published files, and files written by `save_pretrained`, have a different name for the mid-layer positions."""
     folder = huggingface_folder(tmp_path / "hf")
     state = load_file(folder / "model.safetensors")
     state["vit.encoder.mid_position_embeddings"] = state.pop(MID)
@@ -139,7 +139,7 @@ def test_omitted_settings_use_transformers_defaults():
     assert names == {0: "LABEL_0", 1: "LABEL_1"}
 
 
-def test_any_mlp_width_is_exact():
+def test_mlp_width_is_exact():
     for hidden, inner in ((330, 1320), (48, 100), (49, 147), (7, 3), (12, 35), (330, 1319)):
         config, _ = read_config({"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": 1}, "c")
         assert config.mlp_width == inner
@@ -172,22 +172,22 @@ def test_rejects_invalid_folders(tmp_path, changes, sentence):
         load_weights(huggingface_folder(tmp_path / "hf", **changes))
 
 
-def test_the_expected_config_is_compared_with_the_folders(tmp_path):
+def test_compares_expected_config_with_folder(tmp_path):
     folder = huggingface_folder(tmp_path / "hf")
     assert load_weights(folder, TINY)[0] == TINY
     with pytest.raises(InputError, match=r"width 24 vs. 12\."):
         load_weights(folder, dataclasses.replace(TINY, width=24, layer_norm_eps=0.1))
-    # A different epsilon does not make a different model: the folder's value is used.
+    # A different epsilon is not an error; the folder's value is used.
     assert load_weights(folder, dataclasses.replace(TINY, layer_norm_eps=0.1))[0] == TINY
 
 
-def test_single_file_uses_the_config_beside_it(tmp_path):
+def test_single_file_uses_config_in_same_folder(tmp_path):
     folder = huggingface_folder(tmp_path / "hf")
     assert load_weights(folder / "model.safetensors")[0] == TINY
     assert read_source(folder / "model.safetensors").hf_config == read_source(folder).hf_config
     alone = tmp_path / "alone.safetensors"
     shutil.copy(folder / "model.safetensors", alone)
-    with pytest.raises(InputError, match=r"no config\.json beside it"):
+    with pytest.raises(InputError, match=r"no config\.json next to it"):
         load_weights(alone)
     config, params, names, _, *_ = load_weights(alone, TINY)
     assert config == TINY and names is None
@@ -208,7 +208,7 @@ def test_rejects_incomplete_folders(tmp_path):
         load_weights(tmp_path)
 
 
-def test_errors_of_export(tmp_path):
+def test_export_errors(tmp_path):
     params = random_params(TINY)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")

@@ -1,4 +1,4 @@
-"""The reference's state dict: names, shapes, and bit-equal round trips."""
+"""Tests state dicts of the reference: names, shapes, and bit-equal round trips."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ def listed_config(header, shapes):
 
 
 def zeros(config):
-    """Parameters that use no memory: a single repeated zero."""
+    """Returns parameters that use no memory: a single repeated zero."""
     return jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), abstract(config)[1])
 
 
@@ -75,7 +75,7 @@ def test_micro_model_round_trip_is_bit_equal(name):
     assert set(report.taken) == set(state) and not report.initialised and not report.ignored
 
 
-def test_training_start_round_trip_is_bit_equal():
+def test_initial_parameters_round_trip_is_bit_equal():
     config = train_config()
     state = tensors("train_init.safetensors")
     assert_bit_equal(to_reference(from_reference(state, config), config), dict(state))
@@ -91,7 +91,7 @@ def test_training_start_round_trip_is_bit_equal():
         {"depth": 2, "mlp_ratio": 2.25, "num_classes": 1, "det_tokens": 1},
     ],
 )
-def test_our_parameters_round_trip_is_bit_equal(changes):
+def test_parameters_round_trip_is_bit_equal(changes):
     config = dataclasses.replace(TINY, **changes)
     params = random_params(config)
     state = to_reference(params, config)
@@ -119,7 +119,7 @@ def test_layout_of_kernels_and_positions():
     assert params["mid_pos_embed"]["cls"][1, 0, 6] == mid[0, 6]
 
 
-def test_variant_is_found_by_its_shapes(monkeypatch, tmp_path):
+def test_infers_variant_from_shapes(monkeypatch, tmp_path):
     monkeypatch.setattr("yolos_jax.weights.reference.VARIANTS", {"tiny": TINY})
     config, *_ = load_weights(write(tmp_path / "a.safetensors", reference_state()))
     assert config == TINY
@@ -128,7 +128,7 @@ def test_variant_is_found_by_its_shapes(monkeypatch, tmp_path):
     assert config == fewer
 
 
-def test_unknown_shapes_require_a_config(tmp_path):
+def test_unknown_shapes_require_config(tmp_path):
     with pytest.raises(InputError, match=r"none of the variants ti, s, s_dwr, b; use a --config"):
         load_weights(write(tmp_path / "a.safetensors", reference_state()))
 
@@ -144,7 +144,7 @@ def test_unknown_shapes_require_a_config(tmp_path):
         ),
     ],
 )
-def test_mismatches_are_named(tmp_path, edit, sentence):
+def test_reports_mismatches(tmp_path, edit, sentence):
     state = reference_state()
     edit(state)
     path = write(tmp_path / "a.safetensors", state)
@@ -152,7 +152,7 @@ def test_mismatches_are_named(tmp_path, edit, sentence):
         load_weights(path, TINY)
 
 
-def test_rejects_parameters_of_another_model():
+def test_rejects_parameters_of_different_model():
     with pytest.raises(InputError, match=r"backbone\.mid_pos_embed"):
         to_reference(random_params(TINY), dataclasses.replace(TINY, mid_pe_size=None))
     with pytest.raises(InputError, match="do not match"):

@@ -1,4 +1,4 @@
-"""Detectors with wrapper prefixes in tensor names; processors and label names in third-party folders."""
+"""Tests third-party weights: wrapper prefixes in tensor names, image processors and label names."""
 
 import numpy as np
 import pytest
@@ -15,16 +15,17 @@ from yolos_jax.weights.starting import starting_params
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "module._orig_mod.", "model.model."])
 @pytest.mark.parametrize("kind", ["reference", "huggingface"])
-def test_prefixes_are_removed_and_noted(tmp_path, prefix, kind):
+def test_removes_prefixes_with_note(tmp_path, prefix, kind):
     state = reference_state() if kind == "reference" else to_huggingface(random_params(TINY), TINY)
     wrapped = {f"{prefix}{name}": array for name, array in state.items()} | {"criterion.weight": np.ones(3, np.float32)}
     loaded = load_weights(write(tmp_path / "w.safetensors", wrapped), TINY)
     assert_equal_trees(loaded.params, random_params(TINY))
-    assert any(f"the prefix {prefix!r} was removed from names; left out: 1 tensors" in n for n in loaded.report.notes)
+    note = f"removed the prefix {prefix!r} from the names; tensors without it are ignored: 1."
+    assert note in loaded.report.notes
 
 
 @pytest.mark.parity
-def test_lightning_checkpoints_are_read(tmp_path):
+def test_reads_lightning_checkpoints(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
     state = {f"model.{n}": torch.from_numpy(a) for n, a in to_huggingface(random_params(TINY), TINY).items()}
     path = tmp_path / "epoch=9.ckpt"
@@ -32,21 +33,21 @@ def test_lightning_checkpoints_are_read(tmp_path):
     assert_equal_trees(load_weights(path, TINY).params, random_params(TINY))
 
 
-def test_processors_with_bounds_of_both_sides():
+def test_processors_with_maximum_height_and_width():
     assert read_processor({"size": {"max_height": 640, "max_width": 640}}, "f") == Sizes(640, 640)
-    with pytest.raises(InputError, match="must have the same bound"):
+    with pytest.raises(InputError, match="max_height and max_width must be equal"):
         read_processor({"size": {"max_height": 800, "max_width": 1333}}, "f")
 
 
-def test_names_from_1_are_explained(tmp_path):
+def test_rejects_label_names_numbered_from_1(tmp_path):
     labels = {str(i): f"name{i}" for i in range(1, 5)}
-    with pytest.raises(InputError, match=r"ids 1\.\.4, .* has the outputs 0\.\.3 .* Number the names"):
+    with pytest.raises(InputError, match=r"ids 1\.\.4, .* has the outputs 0\.\.3 .*, number the names"):
         load_weights(huggingface_folder(tmp_path / "made", id2label=labels))
 
 
 @pytest.fixture
 def named(tmp_path):
-    """(weights with four classes, the last layer of their class head)"""
+    """The path of weights with four classes, and the last layer of their class head."""
     names = {"0": "cat", "1": "dog", "2": "cow", "3": "hen"}
     return str(huggingface_folder(tmp_path / "made", id2label=names)), random_params(TINY)["class_head"]["fc3"]
 
@@ -55,7 +56,7 @@ def last_layer(where, wanted, by_name=True):
     return starting_params(TINY, where, 0, wanted, by_name)["class_head"]["fc3"]
 
 
-def test_outputs_of_the_class_head_follow_the_names(named, capsys):
+def test_matches_class_head_outputs_by_name(named, capsys):
     found = last_layer(named[0], {0: "Dog", 1: "cat", 2: "hen", 3: "cow"})
     assert "numbers the classes differently" in capsys.readouterr().out
     for key in found:
@@ -64,10 +65,10 @@ def test_outputs_of_the_class_head_follow_the_names(named, capsys):
     assert "classes" not in capsys.readouterr().out
 
 
-def test_entirely_different_classes_are_initialised(named, capsys):
-    """Fine-tuning for the same number of other classes; "no object" is unchanged."""
+def test_initialises_entirely_different_classes(named, capsys):
+    """Fine-tunes on different classes of the same number; the output for "no object" is unchanged."""
     found, fresh = last_layer(named[0], dict(enumerate("abcd"))), build(TINY, 0)[1]["class_head"]["fc3"]
-    assert "other classes" in capsys.readouterr().out
+    assert "different classes" in capsys.readouterr().out
     for key in found:
         np.testing.assert_array_equal(found[key][..., :4], fresh[key][..., :4])
         np.testing.assert_array_equal(found[key][..., 4], named[1][key][..., 4])

@@ -1,7 +1,7 @@
-"""Loads and converts weights: ours, reference YOLOS, Hugging Face YOLOS, and ViTs to start from, local or on the hub.
+"""Loads and converts weights of yolos-jax, the YOLOS reference, Hugging Face and pretrained ViTs, local or on the hub.
 
-Conversion uses one intermediate format: numpy float32 arrays with the reference's state-dict names, in PyTorch layouts.
-Only reading a `.pth` needs PyTorch. The rest of the package uses the names exported here.
+The intermediate format of all conversions is numpy float32 arrays with the reference's state-dict names, in PyTorch
+layout. PyTorch is required only to read `.pth` files. The most commonly used functions are exported here.
 """
 
 from yolos_jax.weights.folder import export_huggingface as export_huggingface

@@ -1,4 +1,4 @@
-"""Infers the architecture of starting weights from a config, a file's header or shapes, without reading tensors."""
+"""Infers the architecture of starting weights from a config, a file header or tensor shapes, without reading values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,49 +18,49 @@ from yolos_jax.weights.reference import config_of_reference
 from yolos_jax.weights.source import ForeignWeights, read_source
 from yolos_jax.weights.vit_settings import read_vit
 
-_FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # settings of a detector that a ViT determines
-_EPSILON = "layer_norm_eps"  # the same weights exist with the reference's value and with Hugging Face's
+_FROM_VIT = ("width", "depth", "heads", "mlp_ratio", "patch_size")  # detector settings that a ViT determines
+_EPSILON = "layer_norm_eps"  # Hugging Face and the reference use different values for the same weights
 
 
 def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by name, of a detector that starts from given weights, without the number of classes.
+    """Returns the settings, by name, of a detector that starts from the given weights, except the number of classes.
 
-    A detector's weights determine all of them. A ViT's weights determine width, depth, heads, MLP and patches; the
-    other settings are those of the paper's variant with this width and depth, if there is one.
+    Detector weights determine all settings. ViT weights determine width, depth, heads, MLP ratio and patch size; the
+    other settings are taken from the paper's variant with the same width and depth, if there is one.
 
     Args:
       init: location of the weights, see `starting_params`.
-      stated: settings in the recipe, used where the weights do not determine them.
+      stated: settings in the recipe; they are used if the weights do not determine them, and must not contradict them.
 
     Raises:
-      InputError: there are no usable weights, they contradict `stated`, or the number of heads is unknown.
+      InputError: the weights cannot be used, they contradict `stated`, or the number of heads is unknown.
     """
     fixed, usual = _read(init)
     wrong = [name for name, value in fixed.items() if name in stated and stated[name] != value]
     if wrong:
-        listed = "; ".join(f"model.{name} {stated[name]} instead of {fixed[name]}" for name in wrong)
+        listed = "; ".join(f"model.{name} is {stated[name]} instead of {fixed[name]}" for name in wrong)
         raise InputError(
-            f"{init} has a different architecture from the recipe: {listed}. Remove these settings to use the "
-            "weights' values, or use other weights."
+            f"the recipe does not match the architecture of {init}: {listed}. Remove these settings to use the "
+            "values of the weights, or use other weights."
         )
     found = usual | dict(stated) | fixed
     if "heads" not in found:
         raise InputError(
-            f"the tensors of {init} do not show the number of attention heads, and no variant of the paper has width "
+            f"the number of attention heads cannot be inferred from {init}, and no variant of the paper has width "
             f"{fixed['width']} and {fixed['depth']} blocks; set --config.model.heads."
         )
     return found
 
 
 def title_of(model: YolosConfig) -> str:
-    """A title for an architecture: the name of its variant, or its sizes."""
+    """Returns a title for an architecture: the name of its variant, or its sizes."""
     name = variant_name(model)
-    sizes = f"{model.depth} blocks of width {model.width}, {model.heads} heads, patches of {model.patch_size}"
+    sizes = f"{model.depth} blocks of width {model.width}, {model.heads} heads, patch size {model.patch_size}"
     return TITLES[name] if name else sizes
 
 
 def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings that the weights determine, defaults for the others)."""
+    """Returns the settings that the weights determine, and defaults for the others."""
     if checkpoint_files.steps(copied(init)):
         model: Any = checkpoints.newest_meta(init).model
     else:
@@ -79,7 +79,7 @@ def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Like `_read` for a ViT's tensors and the config beside them; no shape shows the number of heads."""
+    """Like `_read`, for the tensors and config of a ViT. Tensor shapes do not determine the number of heads."""
     backbone = find_backbone(source.state, source.name)
     refuse_other_parts(backbone)
     width = backbone.width
@@ -96,7 +96,7 @@ def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with_variant(fixed: dict[str, Any], usual: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adds the settings that a ViT does not determine, from the variant of the same size."""
+    """Adds the settings that a ViT does not determine, taken from the variant of the same size."""
     for model in VARIANTS.values():
         known = model.to_dict()
         if all(known[name] == fixed[name] for name in ("width", "depth", "heads") if name in fixed):

@@ -1,4 +1,4 @@
-"""Finds the ViT in a foreign state dict: DeiT, DINO, MoCo v3, MAE, transformers' ViT and DeiT."""
+"""Finds the ViT in a state dict of DeiT, DINO, MoCo v3, MAE, or transformers' ViT or DeiT."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from yolos_jax.weights.limits import plain
 from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import stacked, timm_name
 
-# The tensor that identifies a ViT, with timm's name and with transformers'.
+# Name of the tensor that identifies a ViT, in timm and in transformers.
 _TIMM = "patch_embed.proj.weight"
 _TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
-# For files with two networks: the one that the method's own evaluations use, and the other.
+# For files with two networks: the one that the authors evaluate, and the other one.
 _PREFERRED = (("teacher", "student"), ("base_encoder", "momentum_encoder"))
-# Parts beside a backbone that may have the same prefix: classifiers, projections, MAE's decoder.
+# Tensors outside the backbone that may have the same prefix: classifiers, projections, the decoder of MAE.
 _IGNORED = ("dist_token", "mask_token", "head.", "head_dist.", "decoder_")
 _CLASSIFIERS = ("classifier.", "cls_classifier.", "distillation_classifier.")
 _DISTILLATION = "embeddings.distillation_token"
@@ -24,11 +24,11 @@ _IGNORED_OF_TRANSFORMERS = (_DISTILLATION, "embeddings.mask_token", "pooler.", "
 
 
 class Backbone(NamedTuple):
-    """A ViT's tensors under timm's names, without heads."""
+    """The tensors of a ViT with timm names, without its heads."""
 
     state: dict[str, np.ndarray]
-    distilled: bool  # whether there is a distillation token with its position
-    report: Report  # about the source's tensors; nothing is initialised yet
+    distilled: bool  # whether there is a distillation token with a position embedding
+    report: Report  # lists the source tensors; nothing has been initialised yet
 
     @property
     def depth(self) -> int:
@@ -37,16 +37,16 @@ class Backbone(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of the embeddings; `InputError` if the patch embedding has no bias to read it from."""
+        """Width of the embeddings. Raises `InputError` if the patch embedding has no bias, whose size is the width."""
         bias = self.state.get("patch_embed.proj.bias")
         if bias is None:
             what = self.report.path
-            raise InputError(f"{what} has a patch embedding without bias; YOLOS cannot start from such a ViT.")
+            raise InputError(f"the patch embedding of {what} has no bias; YOLOS cannot start from such a ViT.")
         return bias.size
 
 
 def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
-    """The prefix of each ViT's names in a state dict; an empty list if there is none."""
+    """Returns the prefix of the tensor names of each ViT in a state dict; an empty list if there is none."""
     found = []
     for name in state:
         for mark in (_TIMM, _TRANSFORMERS):
@@ -56,17 +56,17 @@ def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
-    """The ViT of a state dict (float32 arrays by name) that has at least one of the `prefixes`.
+    """Returns the ViT in a state dict (float32 arrays by name) for which `prefixes` is not empty.
 
     Raises:
-      InputError: there are several without a rule to choose one, or names conflict.
+      InputError: there are several ViTs and no rule to choose one of them, or tensor names conflict.
     """
     prefix = _choose(prefixes(state), what)
     is_timm = prefix + _TIMM in state
     inside = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
     has_norm = any(name.startswith(("norm.", "layernorm.")) for name in inside)
     ignored: tuple[str, ...] = _IGNORED if is_timm else _IGNORED_OF_TRANSFORMERS
-    if is_timm and not has_norm:  # MAE's, fine-tuned, normalises after pooling the tokens
+    if is_timm and not has_norm:  # fine-tuned MAE models normalise after pooling the tokens
         ignored += ("fc_norm.",)
     sources: dict[str, tuple[str, ...]] = {}  # timm's name -> the source's names
     for name in inside:
@@ -75,7 +75,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
         timm = name if is_timm else timm_name(name)
         if timm in sources:
             first, second = plain(sources[timm][0]), plain(prefix + name)
-            raise InputError(f"{what} contains both {first} and {second}, which are the same tensor.")
+            raise InputError(f"{what} contains both {first} and {second}, which are names of the same tensor.")
         sources[timm] = (prefix + name,)
     if not is_timm:
         sources = _with_joint_qkv(sources, state, what)
@@ -84,9 +84,9 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     taken = tuple(theirs for names in sources.values() for theirs in names)
     notes = []
     if prefix:
-        notes.append(f"the backbone is under {prefix!r}; everything else is ignored.")
+        notes.append(f"the backbone has the prefix {prefix!r}; all other tensors are ignored.")
     if not has_norm:
-        notes.append("there is no norm after the last block; it starts with scale 1 and bias 0.")
+        notes.append("the weights have no norm after the last block; it is initialised with scale 1 and bias 0.")
     used = set(taken)
     left = tuple(name for name in state if name not in used)
     report = Report("deit", taken, ignored=left, notes=tuple(notes), path=what)
@@ -95,7 +95,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
 
 
 def _choose(found: list[str], what: str) -> str:
-    """The prefix of the network to use."""
+    """Returns the prefix of the network to use."""
     left = sorted(set(found))
     for preferred, other in _PREFERRED:
         if any(preferred in prefix for prefix in left):
@@ -103,11 +103,11 @@ def _choose(found: list[str], what: str) -> str:
     if len(left) == 1:
         return left[0]
     some = ", ".join(repr(plain(prefix)) for prefix in left[:6])
-    raise InputError(f"{what} contains {len(left)} vision transformers (under {some}); save only the one to use.")
+    raise InputError(f"{what} contains {len(left)} vision transformers (prefixes {some}); save only one of them.")
 
 
 def _with_joint_qkv(sources: dict[str, tuple[str, ...]], state: Mapping[str, np.ndarray], what: str) -> dict:
-    """Joins each block's `attn.q`, `attn.k` and `attn.v` to one entry `attn.qkv` with three names of the source."""
+    """Merges each block's `attn.q`, `attn.k` and `attn.v` into one entry `attn.qkv` with three source names."""
     out: dict[str, tuple[str, ...]] = {}
     for name, theirs in sources.items():
         found = re.fullmatch(r"(.*\.attn\.)[qkv](\.\w+)", name)
@@ -120,6 +120,6 @@ def _with_joint_qkv(sources: dict[str, tuple[str, ...]], state: Mapping[str, np.
         shapes = {state[name].shape for name in names}
         if len(names) < 3 or len(shapes) > 1 or () in shapes:
             there = ", ".join(compact(names))
-            raise InputError(f"{what} lacks a query, key or value, or their shapes differ; found: {there}.")
+            raise InputError(f"{what} lacks a query, key or value tensor, or their shapes differ; it contains {there}.")
         out[f"{before}qkv{kind}"] = names
     return out

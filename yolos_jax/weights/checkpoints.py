@@ -1,4 +1,4 @@
-"""Reads and writes complete checkpoints of this package. A run writes its own with `training.saving`."""
+"""Reads yolos-jax checkpoints, and writes individual ones. Training runs write theirs with `training.saving`."""
 
 import contextlib
 import json
@@ -17,24 +17,24 @@ from yolos_jax.training import checkpoint_files
 from yolos_jax.training.checkpoint_files import Meta
 from yolos_jax.user_files import check_file, read_text
 
-MOST_BYTES = 2**40  # limit of one file in a checkpoint
+MOST_BYTES = 2**40  # maximum size of a file in a checkpoint
 
 
 def check_no_weights(directory: str | Path) -> None:
-    """Raises `InputError` if a folder already contains weights or is unusable; call it before the work starts."""
+    """Raises `InputError` if a folder already contains weights or is unusable; call this before any work starts."""
     check_spelling(directory)
     path = Path(directory)
     steps = checkpoint_files.steps(path)
     if steps:
         raise InputError(f"{path} already contains a checkpoint (step {steps[-1]}); choose another folder.")
     if (path / "config.json").exists():
-        raise InputError(f"{path} contains other weights (config.json); choose another folder.")
+        raise InputError(f"{path} already contains other weights (config.json); choose another folder.")
 
 
 def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
     """Writes one checkpoint for the training step `step`, and waits until it is complete.
 
-    `InputError` if the folder already contains weights or cannot be written.
+    Raises `InputError` if the folder already contains weights or cannot be written to.
     """
     check_no_weights(directory)
     path = make_folder(directory).absolute()
@@ -45,16 +45,16 @@ def save(directory: str | Path, step: int, params: dict, meta: Meta) -> None:
 
 
 def check_model(checkpoint: str | Path, different: Sequence[str]) -> None:
-    """Raises `InputError` if there are `different` settings between a checkpoint's model and the config's."""
+    """Raises `InputError` if `different` lists any settings in which a checkpoint's model differs from the config."""
     if different:
         raise InputError(f"the model of the checkpoint {checkpoint} differs from the config: {'; '.join(different)}.")
 
 
 def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
-    """The newest checkpoint of a detector's folder: (parameters as numpy arrays, its `Meta`).
+    """Loads the newest checkpoint in a detector's folder; returns the parameters as numpy arrays, and its `Meta`.
 
-    If the run kept a moving average of its parameters, it is loaded, since the run evaluated it.
-    `InputError` if there is no checkpoint, or if it is damaged or a classifier's.
+    If the run kept a moving average of the parameters, the average is loaded, because it is what the run evaluated.
+    Raises `InputError` if there is no checkpoint, or if it is damaged or contains a classifier.
     """
     params, meta = load_any(directory)
     if isinstance(meta.model, ClassifierConfig):
@@ -64,7 +64,7 @@ def load_detector(directory: str | Path) -> tuple[dict, Meta[YolosConfig]]:
 
 
 def load_any(directory: str | Path) -> tuple[dict, Meta]:
-    """Like `load_detector`, for a detector or an image classifier: `Meta.model` has the type of its config."""
+    """Like `load_detector`, but also loads image classifiers; the type of `Meta.model` distinguishes them."""
     path = Path(copied(directory)).absolute()
     meta = newest_meta(path)
     step = newest_step(path)
@@ -76,18 +76,18 @@ def load_any(directory: str | Path) -> tuple[dict, Meta]:
 
 
 def newest_step(directory: str | Path) -> int:
-    """The newest step of a folder; `InputError` if there is none."""
+    """Returns the step of the newest checkpoint in a folder; raises `InputError` if there is none."""
     check_spelling(directory)
     path = Path(copied(directory)).absolute()
     found = checkpoint_files.steps(path)
     if not found:
         what = "contains no checkpoint" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; give the --workdir of a training run or the --out of yolos-convert.")
+        raise InputError(f"{path} {what}; use the --workdir of a training run or the --out of yolos-convert.")
     return found[-1]
 
 
 def newest_meta(directory: str | Path) -> Meta:
-    """The metadata of a folder's newest checkpoint."""
+    """Returns the metadata of the newest checkpoint in a folder."""
     path = Path(copied(directory)).absolute()
     step = newest_step(path)
     with _readable(path / str(step)):
@@ -95,9 +95,9 @@ def newest_meta(directory: str | Path) -> Meta:
 
 
 def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
-    """The recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None without a run.
+    """Returns the recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None if no run wrote it.
 
-    Unlike orbax, this does not start a jax backend, so `jax.distributed` can still be initialised afterwards.
+    Unlike orbax, this does not initialise a JAX backend, so `jax.distributed` can still be initialised afterwards.
     """
     path = Path(copied(directory)).absolute()
     path /= str(newest_step(path))
@@ -107,7 +107,7 @@ def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns errors while reading a checkpoint into `InputError`; refuses named pipes in it."""
+    """Converts errors while reading a checkpoint to `InputError`; rejects checkpoints that contain named pipes."""
     try:
         for at, _, names in os.walk(path):
             for name in names:

@@ -1,7 +1,7 @@
 """Initialises a detector from an image classifier (DeiT, timm) or a self-supervised ViT (DINO, MoCo v3, MAE).
 
-The backbone is used unchanged, except that its position embeddings are resized to the detector's grid. Parts that it
-lacks (DET tokens, mid-layer position embeddings, heads) are initialised from a seed.
+The backbone is used unchanged, except that its position embeddings are resized to the detector's grid. Parts that the
+source lacks (DET tokens, mid-layer position embeddings, heads) are initialised from a seed.
 """
 
 import dataclasses
@@ -22,24 +22,24 @@ from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import check_shapes, vit_shapes
 
 _NORM = ("norm.weight", "norm.bias")
-# Parts of ViTs that YOLOS does not support, by patterns of their tensors' names.
+# Parts of ViTs that YOLOS does not support, by regular expressions for their tensor names.
 _OTHER_PARTS = {
     r"\.ls[12]\.|\.layer_scale[12]|\.gamma_[12]$": "layer scale",
     r"(^|\.)(reg_token|register_tokens|storage_tokens)$": "register tokens",
     r"\.mlp\.(w1|w2|w3|w12|fc1_[gx]|weights_(in|out)|gate_proj|up_proj)\.": "a gated MLP such as SwiGLU",
     r"^(norm_pre|pre_layrnorm)\.": "a norm before the first block",
-    r"\.attn\.([qk]_norm|norm|inner_attn_ln)\.|\.mlp\.norm\.": "norms within its blocks' layers",
-    r"rel_pos|relative_position|(^|\.)rope|freqs": "relative or rotary positions",
+    r"\.attn\.([qk]_norm|norm|inner_attn_ln)\.|\.mlp\.norm\.": "norms inside its attention or MLP layers",
+    r"rel_pos|relative_position|(^|\.)rope|freqs": "relative or rotary position embeddings",
     r"^attn_pool\.": "attention pooling",
 }
 
 
 def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict, Report]:
-    """Our parameters (nested dict of numpy float32 arrays) with a ViT's backbone.
+    """Returns our parameters (nested dict of numpy float32 arrays) with the backbone of a ViT, and a report.
 
-    A distilled classifier has two extra rows of position embeddings. As in the reference, the first one is dropped:
-    CLS keeps DeiT's CLS token but gets the distillation token's position. `seed` initialises parts that the ViT lacks.
-    `InputError` names tensors that are missing, unexpected or of the wrong shape.
+    A distilled classifier has two position embeddings before those of the patches. As in the reference, the first one
+    is dropped: CLS has DeiT's CLS token, but the position embedding of the distillation token. Parts that the ViT lacks
+    are initialised from `seed`. Raises `InputError` for missing, unexpected or wrongly shaped tensors, and names them.
     """
     _check_backbone(found, config)
     row, side = _position_layout(found)
@@ -61,19 +61,19 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
 
 
 def config_of_deit(found: Backbone) -> YolosConfig:
-    """The variant with the width and depth of a ViT, as trained on COCO."""
+    """Returns the variant with the width and depth of a ViT, with the number of classes for COCO."""
     for config in VARIANTS.values():
         if (config.width, config.depth) == (found.width, found.depth):
             return config
-    known = ", ".join(f"{name} {config.width} and {config.depth}" for name, config in VARIANTS.items())
+    known = "; ".join(f"{name}: width {config.width}, {config.depth} blocks" for name, config in VARIANTS.items())
     raise InputError(
-        f"{found.report.path} has width {found.width} and {found.depth} blocks, which matches none of the variants "
-        f"({known}); use a --config that states the architecture."
+        f"{found.report.path} has width {found.width} and {found.depth} blocks, which do not match any variant "
+        f"({known}); use a --config that sets the architecture."
     )
 
 
 def _check_backbone(found: Backbone, config: YolosConfig) -> None:
-    """Checks names and shapes; for position embeddings only the width."""
+    """Checks tensor names and shapes; of the position embeddings, only the width must match."""
     state, what = found.state, found.report.path
     refuse_other_parts(found)
     if found.depth != config.depth:
@@ -86,7 +86,7 @@ def _check_backbone(found: Backbone, config: YolosConfig) -> None:
         raise InputError(
             f"{what} has patches of {patch[2]}x{patch[3]} pixels, but the model has {wanted}x{wanted} "
             f"(patch_embed.proj.weight has shape {list(patch)}, expected {[*patch[:2], wanted, wanted]}); use weights "
-            f"for patches of {wanted} pixels."
+            f"with patches of {wanted} pixels."
         )
     positions = state.get("pos_embed")
     rows = 1 + math.prod(config.init_grid)
@@ -108,35 +108,35 @@ def refuse_other_parts(found: Backbone) -> None:
             parts.append(f"{part} ({first_few([plain(name) for name in compact(names)])})")
     inner, outer = (state.get(f"blocks.0.mlp.{layer}.weight") for layer in ("fc1", "fc2"))
     if inner is not None and outer is not None and inner.shape[0] == 2 * outer.shape[-1]:
-        parts.append("a gated MLP such as SwiGLU (mlp.fc1 has twice the rows that mlp.fc2 takes)")
+        parts.append("a gated MLP such as SwiGLU (mlp.fc1 has twice as many outputs as mlp.fc2 has inputs)")
     if "cls_token" not in state:
         parts.append("no class token (cls_token)")
     if "blocks.0.attn.qkv.weight" in state and "blocks.0.attn.qkv.bias" not in state:
-        parts.append("no biases of queries, keys and values (attn.qkv.bias)")
+        parts.append("no biases for queries, keys and values (attn.qkv.bias)")
     if parts:
-        plain_ones = "DeiT (I), DINO (I), MoCo v3 or MAE"
+        plain_ones = "the original DeiT or DINO, MoCo v3 or MAE"
         raise InputError(
-            f"{found.report.path} is not a plain ViT as in YOLOS: it has {' and '.join(parts)}; start from a "
+            f"{found.report.path} is not a plain ViT, which YOLOS requires: it has {' and '.join(parts)}; start from a "
             f"plain ViT, such as {plain_ones}."
         )
 
 
 def _position_layout(found: Backbone) -> tuple[int, int]:
-    """(row for CLS, side of the patch grid): one row precedes the patches, or two if distilled."""
+    """Returns the row of the CLS position, and the side of the patch grid."""
     shape = found.state["pos_embed"].shape
     for row in (1,) if found.distilled else (0, 1):
         patches = shape[1] - row - 1
         side = math.isqrt(max(patches, 0))
         if side > 0 and side**2 == patches:
             return row, side
-    rows = "its class row and its distillation row" if found.distilled else "its class row"
+    rows = "the class and distillation rows" if found.distilled else "the class row"
     raise InputError(
-        f"pos_embed of {found.report.path} has shape {list(shape)}; without {rows} the grid of patches is not square."
+        f"pos_embed of {found.report.path} has shape {list(shape)}; without {rows}, the patch grid is not square."
     )
 
 
 def _resize(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`[H, W, D]` -> `[h * w, D]`, bicubic as in torch; unchanged if the size is the same."""
+    """Resizes `[H, W, D]` to `[h * w, D]` with torch's bicubic interpolation; no change if the sizes are equal."""
     if grid.shape[:2] == size:
         return grid.reshape(-1, grid.shape[-1])
     return np.asarray(resize_to_tokens(jnp.asarray(grid), jnp.asarray(size, jnp.int32), math.prod(size), max(size)))

@@ -1,4 +1,4 @@
-"""Converts tensors of transformers' YOLOS, ViT and DeiT to our parameters and back."""
+"""Converts transformers' YOLOS weights to our parameters and back, and our classifiers to its ViT and DeiT."""
 
 from collections.abc import Mapping
 
@@ -10,20 +10,20 @@ from yolos_jax.weights import tensor_names
 from yolos_jax.weights.reference import from_reference, to_reference, to_timm
 
 CLASS_HEAD = "class_labels_classifier.layers.2.weight"
-# The mid-layer embeddings in the model's own state dict (transformers 5), and in files that `save_pretrained` writes.
+# Mid-layer position embeddings in a model's state dict (transformers 5), and in files written by `save_pretrained`.
 _MID = "vit.encoder.interpolation.mid_position_embeddings"
 _PUBLISHED_MID = "vit.encoder.mid_position_embeddings"
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from Hugging Face's tensors, with the names of any version of transformers.
+    """Converts a Hugging Face state dict, with the tensor names of any transformers version, to our parameters.
 
     Args:
       state: float32 arrays of `YolosForObjectDetection` by name.
-      what: its name in errors.
+      what: name of the state dict in error messages.
 
     Raises:
-      InputError: tensors are missing, unexpected, not finite, or do not match the config's shapes.
+      InputError: tensors are missing, unexpected or of the wrong shape for the config.
     """
     if _MID not in state:
         state = {_MID if name == _PUBLISHED_MID else name: array for name, array in state.items()}
@@ -35,12 +35,12 @@ def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what:
 
 
 def to_huggingface(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
-    """The state dict (numpy float32) of transformers' `YolosForObjectDetection`; undoes `from_huggingface`."""
+    """Returns the state dict of transformers' `YolosForObjectDetection`; the inverse of `from_huggingface`."""
     return _renamed(to_reference(params, config))
 
 
 def to_transformers_vit(params: Mapping, config: ClassifierConfig) -> dict[str, np.ndarray]:
-    """The state dict of transformers' `ViTForImageClassification`, or `DeiTForImageClassificationWithTeacher`."""
+    """The state dict of `ViTForImageClassification` or, if distilled, `DeiTForImageClassificationWithTeacher`."""
     state = to_timm(params, config)
     model, heads = "vit", {"head": "classifier"}
     if config.distilled:
@@ -53,7 +53,7 @@ def to_transformers_vit(params: Mapping, config: ClassifierConfig) -> dict[str, 
 
 
 def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors with transformers' names; query, key and value are split."""
+    """Renames tensors as in transformers, and splits query, key and value."""
     out: dict[str, np.ndarray] = {}
     for name, array in state.items():
         theirs = tensor_names.huggingface_names(name)

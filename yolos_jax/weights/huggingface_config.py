@@ -1,4 +1,4 @@
-"""Reads and writes the `config.json` of transformers' YOLOS, and writes that of its ViT and DeiT."""
+"""Reads and writes `config.json` for transformers' YOLOS, and writes it for transformers' ViT and DeiT."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from yolos_jax.model.classifier_config import ClassifierConfig
 from yolos_jax.model.config import NetworkConfig, YolosConfig
 from yolos_jax.weights.limits import whole_number
 
-CATEGORY_IDS = "category_ids"  # our own key in a config.json; transformers keeps unknown keys
-PLACEHOLDER = "N/A"  # name of ids without a category in Hugging Face's COCO models
-# Integers by transformers' name: our name, transformers' default if the key is missing, and the largest accepted
-# value, which is far larger than in any model but small enough to compute shapes with.
+CATEGORY_IDS = "category_ids"  # a key that only yolos-jax uses in config.json; transformers keeps unknown keys
+PLACEHOLDER = "N/A"  # name of unused category ids in Hugging Face's COCO models
+# Integer settings by transformers' name: our name, transformers' default, and the largest accepted value, which is far
+# larger than in any model but small enough to compute shapes with.
 _NUMBERS_OF_A_VIT = {
     "hidden_size": ("width", 768, 2**16),
     "num_hidden_layers": ("depth", 12, 2**10),
@@ -28,9 +28,9 @@ _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
 
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
-    """The settings of a YOLOS `config.json`, and its names by class id without the placeholder "N/A".
+    """Returns the settings in a YOLOS `config.json`, and its label names by class id, without the placeholder "N/A".
 
-    `InputError` names a setting that is invalid or not supported by this model.
+    Raises `InputError` for an invalid or unsupported setting; the message names it.
     """
     for name, only in _FIXED.items():
         value = values.get(name, only)
@@ -47,7 +47,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
             raise ValueError(f"use_mid_position_embeddings is {shown(mid)}; it must be true or false")
         epsilon = values.get("layer_norm_eps", 1e-12)
         if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
-            raise ValueError(f"layer_norm_eps is {shown(epsilon)}; it must be a number of 0 to 1")
+            raise ValueError(f"layer_norm_eps is {shown(epsilon)}; it must be a number between 0 and 1")
         numbers: dict[str, Any] = {}
         for name, (ours, default, most) in _NUMBERS.items():
             numbers[ours] = whole_number(values.get(name, default), name, 1, most)
@@ -67,26 +67,26 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
 
 
 def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
-    """The data set's category id of every label, from our exports' `config.json`; None if equal to the labels."""
+    """Returns the data set's category id for each label in an exported `config.json`; None if equal to the labels."""
     ids = values.get(CATEGORY_IDS)
     if ids is None:
         return None
     good = isinstance(ids, list) and all(type(i) is int and abs(i) < 2**63 for i in ids)
     if not good or len(ids) != classes or len(set(ids)) != classes:
-        raise InputError(f"{what} has {CATEGORY_IDS} that are not {classes} distinct whole numbers.")
+        raise InputError(f"{what} has invalid {CATEGORY_IDS}; they must be {classes} distinct whole numbers.")
     return tuple(ids)
 
 
 def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> dict[str, Any]:
-    """The `config.json` of a model; ids without a name become "N/A" (all of them "LABEL_i" if none has one).
+    """Returns the `config.json` of a model. Ids without a name become "N/A", or "LABEL_i" if no id has a name.
 
     Raises:
-      InputError: transformers cannot express the model (two different position grids), or a label id is not a class.
+      InputError: transformers does not support the model (two different position grids), or a label id is out of range.
     """
     if config.mid_grid not in (None, config.init_grid):
         raise InputError(
-            f"Hugging Face's YOLOS has one image_size for both position grids, but this model's are {config.init_grid} "
-            f"(model.init_pe_size) and {config.mid_grid} (model.mid_pe_size) patches; it cannot be exported."
+            f"Hugging Face's YOLOS has one image_size for both position grids, but this model has {config.init_grid} "
+            f"(model.init_pe_size) and {config.mid_grid} (model.mid_pe_size) patches, so it cannot be exported."
         )
     bad = sorted(i for i in label_names or () if not 0 <= i < config.num_classes)
     if bad:
@@ -96,7 +96,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     patch, size = config.patch_size, config.init_pe_size
     rows, columns = config.init_grid
     if config.mid_grid is not None and size[0] * size[1] // patch**2 != rows * columns:
-        # transformers computes the mid grid's patches from the area, so only whole patches give the same grid
+        # transformers computes the number of patches from the area, so both sides must be multiples of the patch
         size = rows * patch, columns * patch
     return {
         "architectures": ["YolosForObjectDetection"],
@@ -109,7 +109,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
 
 
 def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, str]) -> dict[str, Any]:
-    """The `config.json` of a classifier; a class without a name becomes "LABEL_i"."""
+    """Returns the `config.json` of a classifier; a class without a name becomes "LABEL_i"."""
     architecture = "DeiTForImageClassificationWithTeacher" if config.distilled else "ViTForImageClassification"
     return {
         "architectures": [architecture],
@@ -120,7 +120,7 @@ def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, 
 
 
 def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]:
-    """Keys shared by detectors and classifiers; `labels` are the names of the classes, made `distinct`."""
+    """Returns the keys shared by detectors and classifiers; `distinct` makes the class names in `labels` unique."""
     labels = list(distinct(dict(enumerate(labels))).values())
     return {
         "dtype": "float32",
@@ -136,7 +136,7 @@ def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]
 
 
 def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
-    """`id2label` with integer ids, which must be 0..K-1; transformers omits it for two default labels."""
+    """Returns `id2label` with integer ids, which must be 0..K-1; transformers omits it for two default labels."""
     given = values.get("id2label")
     try:
         if given is None:
@@ -146,13 +146,13 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
         labels = {int(i): str(name) for i, name in given.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} has an id2label that does not map numbers to names ({error}).") from error
-    # transformers makes one output per name, whatever the ids, so id K of 1..K has no output.
+    # transformers creates one output per name regardless of the ids, so if the ids are 1..K, id K has no output.
     if sorted(labels) == list(range(1, len(given) + 1)):
         raise InputError(
             f"{what} has an id2label with ids 1..{len(labels)}, but a model with {len(labels)} labels has the outputs "
             f'0..{len(labels) - 1} and "no object": output 0 has no name, and the name of id '
-            f"{len(labels)} has no output. Number the names in a copy of the config.json from 0 as the model "
-            "was trained."
+            f"{len(labels)} has no output. In a copy of the config.json, number the names from 0, in the order "
+            "used in training."
         )
     if sorted(labels) != list(range(len(given))):
         raise InputError(f"{what} has an id2label whose {len(given)} ids are not 0..{len(given) - 1}.")
@@ -160,7 +160,7 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:
-    """A pair from one integer or a list of two."""
+    """Returns a pair from one integer or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
         raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")
@@ -169,6 +169,6 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def ratio_of(width: int, inner: int) -> float:
-    """The `mlp_ratio` for which `int(width * ratio)` is exactly `inner`."""
+    """Returns the `mlp_ratio` for which `int(width * ratio)` is exactly `inner`."""
     ratio = inner / width
     return ratio if int(width * ratio) == inner else float(np.nextafter(ratio, np.inf))

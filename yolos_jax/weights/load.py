@@ -1,4 +1,4 @@
-"""Converts foreign weights of any kind to our parameters."""
+"""Loads third-party weights in any supported format as our parameters."""
 
 import dataclasses
 from pathlib import Path
@@ -19,24 +19,24 @@ from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import ForeignWeights, read_source
 from yolos_jax.weights.vit_settings import check_vit, read_pixels, read_vit, with_pixels
 
-# The last bias of the class head, by kind of source: one value per class and one for "no object".
+# Name of the last bias of the class head, by kind of source. It has a value per class and one for "no object".
 _LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASS_HEAD.replace("weight", "bias")}
 
 Names = dict[int, str]
 
 
 class LoadedWeights(NamedTuple):
-    """Our parameters from foreign weights, and other information from the source."""
+    """Third-party weights converted to our parameters, and other information from the source."""
 
     config: YolosConfig
-    params: dict  # nested, of numpy float32 arrays
+    params: dict  # nested dict of numpy float32 arrays
     label_names: Names | None  # names by class id, if the source has them
     report: Report
-    category_ids: tuple[int, ...] | None = None  # the data set's id of every label, if they differ
-    sizes: Sizes | None = None  # size that images are resized to, if the source has it
+    category_ids: tuple[int, ...] | None = None  # the data set's category id for each label, if different
+    sizes: Sizes | None = None  # sizes that images are resized to, if the source has them
 
     def meta(self, default_names: Names) -> Meta[YolosConfig]:
-        """The metadata for a checkpoint; `default_names` name the labels if the source does not."""
+        """Returns the metadata for a checkpoint; `default_names` are used if the source has no label names."""
         names = default_names if self.label_names is None else self.label_names
         extra: dict[str, Any] = {"converted_from": self.report.path}
         longest = Compute.max_side
@@ -54,27 +54,27 @@ def load_weights(
     processor: bool = True,
     detector: bool = False,
 ) -> LoadedWeights:
-    """Loads foreign weights as our parameters.
+    """Loads third-party weights as our parameters.
 
     Args:
       path: a `.safetensors` or `.pth` file, a Hugging Face folder, or a name on the hub.
-      config: the expected model; everything is checked against it. None reads it from `config.json` (Hugging Face) or
-        finds the variant by shapes.
-      seed: initialises parts that a classifier or self-supervised ViT lacks.
-      any_classes: allow a detector with another number of classes than `config`; the returned config then has the
-        source's number.
-      processor: also read the sizes of a detector's image processor, which must be supported. Without it, and for a
-        ViT, the weights are converted if they were made for another normalisation of pixels.
-      detector: accept only a detector's weights, not a ViT's.
+      config: the expected model, which the weights must match. If None, it is read from `config.json` (Hugging Face)
+        or inferred from tensor shapes.
+      seed: seed for initialising the parts that a classifier or self-supervised ViT lacks.
+      any_classes: allow a detector with a different number of classes from `config`; the returned config then has
+        the source's number of classes.
+      processor: also read the sizes of a detector's image processor, which must be supported. If False, and for a
+        ViT, weights that were trained with another pixel normalisation are converted to ours.
+      detector: accept only the weights of a detector, not of a ViT.
 
     Raises:
-      InputError: the weights are unreadable, neither YOLOS nor a ViT, or do not match `config`.
+      InputError: the weights are unreadable, are neither YOLOS nor a ViT, or do not match `config`.
     """
     source = read_source(path)
     what = source.name
     if detector and source.kind == "deit":
         raise InputError(
-            f"{what} is a ViT, not a detector; use it with yolos-convert or --config.init to start training."
+            f"{what} is a ViT, not a detector; convert it with yolos-convert, or train from it with --config.init."
         )
     bias = source.state.get(_LAST_BIAS.get(source.kind, ""))
     if any_classes and config is not None and bias is not None:
@@ -107,12 +107,12 @@ def load_weights(
 
 
 def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) -> tuple[YolosConfig, Names | None]:
-    """The config and label names of Hugging Face weights, checked against the expected config."""
+    """Returns the config and label names of Hugging Face weights, checked against the expected config."""
     if source.hf_config is None:
         if wanted is None:
             raise InputError(
-                f"{source.name} has Hugging Face names but no config.json beside it; use the folder, or a --config "
-                "that states the architecture."
+                f"{source.name} has Hugging Face names but no config.json next to it; use its folder, or a --config "
+                "that sets the architecture."
             )
         return wanted, None
     where = f"the config.json of {source.name}"
@@ -120,7 +120,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     classifier, outputs = source.state.get(CLASS_HEAD), found.num_classes + 1
     if classifier is not None and classifier.shape[:1] != (outputs,):
         raise InputError(
-            f"{where} has {found.num_classes} labels, so {outputs} outputs with "
+            f"{where} has {found.num_classes} labels, so it must have {outputs} outputs with "
             f'"no object", but {CLASS_HEAD} has shape {list(classifier.shape)}.'
         )
     if wanted is None:
@@ -129,7 +129,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     if differences:
         raise InputError(
             f"the expected model differs from {where}: {'; '.join(differences)}. "
-            "Choose a matching --config, or leave the architecture to the weights (train.py --config "
+            "Choose a matching --config, or use the architecture of the weights (train.py --config "
             "finetune_custom; convert.py without --variant and --config)."
         )
     return dataclasses.replace(wanted, layer_norm_eps=found.layer_norm_eps), names

@@ -1,4 +1,4 @@
-"""Writes the model cards of exported folders: the weights' description and metrics."""
+"""Writes the model cards of exported folders, which describe the weights and list their metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,42 +16,42 @@ from yolos_jax.weights.published import TITLES, variant_name
 from yolos_jax.weights.tensor_files import read_json_object
 
 EXAMPLE = "example.jpg"
-# Pictures that a card shows, with their captions.
+# Images that a card shows, with their captions.
 PICTURES = {
     "detections.jpg": f"Detections in {EXAMPLE}",
     "validation.jpg": "Validation images with their annotations (left) and detections (right)",
-    "curves.png": "Curves of the run",
-    EXAMPLE: "The image of the code",
+    "curves.png": "Training curves",
+    EXAMPLE: "Example image",
 }
 
 
 class Presentation(NamedTuple):
-    """What a card shows, and where its code finds the model."""
+    """License, images and code settings of a model card."""
 
-    repository: str = ""  # `USER/NAME` on the hub; "" for a folder, in which the code runs
-    license: str = ""  # its identifier on the hub, such as `apache-2.0`
-    pictures: Mapping[str, bytes] = {}  # files beside the card, by their names in `PICTURES`
-    threshold: float = 0.5  # minimum score of a detection in its code
+    repository: str = ""  # `USER/NAME` on the hub; "" for a local folder, in which the code is run
+    license: str = ""  # license identifier on the hub, such as `apache-2.0`
+    pictures: Mapping[str, bytes] = {}  # image files next to the card, by their names in `PICTURES`
+    threshold: float = 0.5  # minimum score of a detection in the card's code
 
 
-PLAIN = Presentation()  # of a folder without pictures
+PLAIN = Presentation()  # for a folder without images
 
 
 class Provenance(NamedTuple):
-    """The origin of weights, and their metrics."""
+    """Origin and metrics of weights."""
 
-    origin: str = ""  # the hub's `org/name@commit` or the file they were converted from; "" for trained weights
+    origin: str = ""  # `org/name@commit` on the hub or the file that they were converted from; "" if trained
     step: int = 0  # training steps
-    metrics: Mapping[str, float] = {}  # by name, such as COCO's metrics, 0..1; empty if none were recorded
+    metrics: Mapping[str, float] = {}  # by name, such as COCO's metrics (0..1); empty if none were recorded
     images: int | None = None  # number of evaluated images; None if not recorded
-    data: str = ""  # the evaluated data, such as `val2017`; "" if not recorded
+    data: str = ""  # name of the evaluated data, such as `val2017`; "" if not recorded
 
 
 def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
-    """The provenance of a checkpoint at a step, with the metrics of yolos-eval, else those that its run recorded.
+    """Returns the provenance of a checkpoint, with metrics from yolos-eval, or else those from its training run.
 
-    `extra` is its `Meta.extra`, and `names` are the names of the metrics, the main one first. `InputError` if the
-    folder has an `eval-STEP/metrics.json` that lacks one of them.
+    `extra` is its `Meta.extra`, and `names` are the names of the metrics, the main one first. Raises `InputError` if
+    the folder has an `eval-STEP/metrics.json` that lacks one of them.
     """
     origin = str(extra.get("converted_from", ""))
     report = Path(folder) / f"eval-{step}" / "metrics.json"
@@ -59,7 +59,7 @@ def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any],
         values = read_json_object(report)
         for name in names:
             if not _is_number(values.get(name)):
-                raise InputError(f"{report} has no number for {name}; evaluate again, or move the file away.")
+                raise InputError(f"{report} has no valid value for {name}; evaluate again, or remove the file.")
         images = values.get("images")
         metrics = {name: values[name] for name in names}
         return Provenance(origin, step, metrics, images if type(images) is int else None, str(values.get("data", "")))
@@ -72,7 +72,7 @@ def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any],
 
 
 def _evaluated_on(extra: Mapping[str, Any]) -> str:
-    """The data that a run evaluated on, according to its recipe."""
+    """Returns the name of the data that a run evaluated on, according to its recipe."""
     data = extra.get("config", {}).get("data", {})
     name = Path(data.get("val_annotations") or "").name or data.get("val_split", "")
     most = data.get("max_images")
@@ -82,27 +82,27 @@ def _evaluated_on(extra: Mapping[str, Any]) -> str:
 def detector_card(
     config: YolosConfig, id2label: Mapping[str, str], sizes: Sizes, provenance: Provenance, presentation: Presentation
 ) -> str:
-    """A detector's README.md: YAML for the hub, then text; `id2label` is that of its `config.json`."""
+    """Returns a detector's README.md: YAML for the hub, followed by text. `id2label` is from its `config.json`."""
     variant = variant_name(config)
     title = f"YOLOS-{TITLES[variant]}" if variant else "YOLOS"
-    variant = variant or "none of the paper's"
+    variant = variant or "custom"
     base_model = hub_name(provenance.origin)
     origin = ""
     if provenance.origin:
         origin += f", converted from {base_model or Path(provenance.origin).name}"
     if provenance.step:
-        origin += f", after {provenance.step} steps of training"
+        origin += f" after {provenance.step} steps of training"
     text = _template("detector_card.md").format(
         title=title, origin=origin, variant=variant, config=config, grid=config.init_grid,
         named=sum(name not in (PLACEHOLDER, f"LABEL_{i}") for i, name in id2label.items()), sizes=sizes,
-        mid="also added after every block but the last" if config.mid_grid else "added before the first block only",
-        measured=_measured(provenance, "COCO metrics, computed with pycocotools,"), **_shown(presentation),
+        mid="also added after every block except the last" if config.mid_grid else "only added before the first block",
+        measured=_measured(provenance, "COCO metrics computed with pycocotools"), **_shown(presentation),
     )  # fmt: skip
     return _header(title, "object-detection", ["yolos"], provenance, presentation) + text
 
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance, presentation: Presentation) -> str:
-    """An image classifier's README.md, like `detector_card`."""
+    """Returns the README.md of an image classifier, like `detector_card`."""
     title = "ViT"
     kind = "a plain ViT"
     timm = "VisionTransformer"
@@ -119,14 +119,14 @@ def classifier_card(config: ClassifierConfig, provenance: Provenance, presentati
 
 
 def _header(title: str, task: str, tags: Sequence[str], provenance: Provenance, presentation: Presentation) -> str:
-    """The YAML that the hub reads: the task, the license, the weights' origin, and the metrics."""
+    """Returns the YAML that the hub reads: the task, license, base model and metrics."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data = provenance.data or "not recorded"
     results = [
         EvalResult(task, "custom", data, name, round(value, 6), metric_name=name)
         for name, value in provenance.metrics.items()
-        if value >= 0  # -1: undefined without ground truth
+        if value >= 0  # -1 means undefined (no ground truth)
     ]
     widget = None
     if EXAMPLE in presentation.pictures and presentation.repository:
@@ -141,9 +141,9 @@ def _header(title: str, task: str, tags: Sequence[str], provenance: Provenance, 
 
 
 def _shown(presentation: Presentation) -> dict[str, Any]:
-    """The fields of a card's template for its code and its pictures."""
+    """Returns the template fields for the code and images of a card."""
     repository, pictures = presentation.repository, presentation.pictures
-    place = "" if repository else "The code runs in this folder. "
+    place = "" if repository else "Run the code in this folder. "
     hub, image = "", '"image.jpg"  # replace this with the path of your image'
     if EXAMPLE in pictures:
         image = f'"{EXAMPLE}"'
@@ -162,14 +162,14 @@ def _template(name: str) -> str:
 
 
 def _measured(provenance: Provenance, what: str) -> str:
-    """A sentence about the metrics, described by `what`, and a table of them."""
+    """Returns a sentence about the metrics, described by `what`, and a table of them."""
     if not provenance.metrics:
-        return "No evaluation was recorded with these weights."
+        return "No evaluation was recorded for these weights."
     where = "" if provenance.images is None else f" on {provenance.images} images"
-    where += f" of {provenance.data}" if provenance.data else ""
-    nothing = "; -1 means undefined, without ground truth" if min(provenance.metrics.values()) < 0 else ""
+    where += f" ({provenance.data})" if provenance.data else ""
+    nothing = "; -1 means undefined (no ground truth)" if min(provenance.metrics.values()) < 0 else ""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items())
-    return f"{what}{where}{nothing}.\n\n| number | value |\n|---|---|\n{rows}"
+    return f"{what}{where}{nothing}.\n\n| metric | value |\n|---|---|\n{rows}"
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Reads state dicts from PyTorch's files, zip and legacy, without unrestricted unpickling."""
+"""Reads state dicts from PyTorch files, in the zip and legacy formats, with restricted unpickling."""
 
 import argparse
 import re
@@ -14,34 +14,34 @@ from yolos_jax.errors import InputError, shown
 from yolos_jax.user_files import check_file
 from yolos_jax.weights.limits import MOST_BYTES, check_floating, hollow, plain
 
-_OLDEST_TORCH = (2, 10)  # in older versions, files can corrupt memory despite weights_only (CVE-2026-24747)
-# Entries of training states that contain weights, those of the method's own evaluations first: "model" in the
-# reference, DeiT and MAE, "teacher" in DINO, "state_dict" in MoCo v3.
+_OLDEST_TORCH = (2, 10)  # older versions allow memory corruption despite weights_only (CVE-2026-24747)
+# Entries that contain the weights in training states, in order of preference: "model" in the reference, DeiT and MAE,
+# "teacher" in DINO, "state_dict" in MoCo v3.
 ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 
 
 def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Arrays of any dtype by name, and notes about their location; unpickles only tensors, containers and `Namespace`.
+    """Returns arrays of any dtype by name, and notes; unpickles only tensors, containers and `Namespace`.
 
-    With `shapes`, the arrays are `limits.hollow`, and little more than a zip file's index is read.
+    If `shapes` is set, the arrays are `limits.hollow`, and little more than the index of a zip file is read.
 
-    `InputError` if PyTorch is missing, or the file is damaged, unsafe, too large or not a state dict.
+    Raises `InputError` if PyTorch is missing, or the file is damaged, unsafe, too large or not a state dict.
     """
     try:
         import torch
     except ImportError as error:
-        sentence = f"reading {path} needs PyTorch: pip install torch, or save the weights as .safetensors."
+        sentence = f"reading {path} requires PyTorch; run pip install torch, or save the weights as .safetensors."
         raise InputError(sentence) from error
     if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < _OLDEST_TORCH:
         raise InputError(
-            f"reading {path} needs PyTorch 2.10 or newer, but {torch.__version__} is installed, which is vulnerable "
-            "(CVE-2026-24747): pip install -U torch, or save the weights as .safetensors."
+            f"reading {path} requires PyTorch 2.10 or newer, but {torch.__version__} is installed, which is vulnerable "
+            "(CVE-2026-24747); run pip install -U torch, or save the weights as .safetensors."
         )
     _check_size(path)
     try:
-        # the reference stores its command line, a Namespace, beside the weights
+        # the reference stores its command line, a Namespace, next to the weights
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about problems that our own errors report, or that users cannot change
+            warnings.simplefilter("ignore")  # our own errors report these problems, or users cannot fix them
             lazy = shapes and zipfile.is_zipfile(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except Exception as error:  # torch raises various exceptions for a damaged file
@@ -54,11 +54,11 @@ def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray]
 
 
 def _state_dict(content: Any) -> tuple[Any, tuple[str, ...]]:
-    """The weights in a training state, and a note about its other entries; other content unchanged."""
+    """Returns the weights in a training state, and a note about its other entries; returns other content unchanged."""
     for entry in ENTRIES if isinstance(content, dict) else ():
         if isinstance(content.get(entry), dict):
             others = ", ".join(sorted(shown(key) for key in content if key != entry))
-            note = f"the entry {entry!r} of the file is used; left out: {others}."
+            note = f"the entry {entry!r} of the file is used; other entries are ignored: {others}."
             return content[entry], (note,) if others else ()
     return content, ()
 
@@ -73,26 +73,26 @@ def _check_size(path: Path) -> None:
         raise InputError(f"{path} is not a readable PyTorch file ({error}).") from error
     if max(size, unpacked) > MOST_BYTES or unpacked > size:
         raise InputError(
-            f"{path} has {size} bytes that would unpack to {unpacked}; a PyTorch file is not compressed, and "
-            f"for YOLOS or a ViT it is far smaller than {MOST_BYTES >> 30} GiB."
+            f"{path} has {size} bytes and would unpack to {unpacked}; PyTorch files are not compressed, and "
+            f"those for YOLOS or a ViT are far smaller than {MOST_BYTES >> 30} GiB."
         )
 
 
 def _check_tensors(content: Any, torch: Any, path: Path) -> None:
-    """Rejects anything but a dict of plain tensors, and tensors larger than their storage."""
+    """Rejects anything other than a dict of plain tensors, and tensors larger than their storage."""
     if not isinstance(content, dict):
-        raise InputError(f"{path} contains a {type(content).__name__}, not a dict of tensors; save the state dict.")
+        raise InputError(f"{path} contains a value of type {type(content).__name__}, not a state dict.")
     claimed, size = 0, path.stat().st_size
     for name, tensor in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path} is not a state dict: it has a key {shown(name)}, but keys must be strings.")
+            raise InputError(f"{path} is not a state dict: its key {shown(name)} is not a string.")
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
-            raise InputError(f"{path} is not a state dict: its entry {shown(name)} is a {kind}, not a tensor.")
+            raise InputError(f"{path} is not a state dict: its entry {shown(name)} has type {kind}.")
         of_it = f"{plain(name)} of {path}"
         wanted = tensor.numel() * tensor.element_size()
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InputError(f"the tensor {of_it} is sparse, quantised or empty; save dense tensors.")
+            raise InputError(f"the tensor {of_it} is sparse, quantised or has no data; save dense tensors.")
         if wanted > tensor.untyped_storage().nbytes():
             raise InputError(
                 f"the tensor {of_it} has shape {list(tensor.shape)}, which is larger than its "
@@ -102,27 +102,27 @@ def _check_tensors(content: Any, torch: Any, path: Path) -> None:
         claimed += wanted  # tensors may share storage, but each becomes a separate array
         if claimed > size:
             raise InputError(
-                f"the tensors of {path} up to {plain(name)} need {claimed} bytes, but the file has {size}: they share "
-                "storage; save the state dict again with cloned tensors."
+                f"the tensors of {path} up to {plain(name)} need {claimed} bytes, but the file has only {size}, so "
+                "they share storage; save the state dict again with cloned tensors."
             )
 
 
 def _refusal(path: Path, reason: str) -> str:
-    """The message for a file that `torch.load` rejected; names the forbidden object if there is one."""
+    """Returns an error message for a file that `torch.load` rejected; it names the forbidden object, if any."""
     forbidden = re.search(r"GLOBAL (\S+)", reason)
     if forbidden:
         return (
-            f"{path} contains {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so it "
-            "was not read. Save only the state dict, preferably as .safetensors."
+            f"{path} contains {forbidden[1].rstrip('.')}, which is not a tensor; unpickling it could run code, so the "
+            "file was not read. Save only the state dict, preferably as .safetensors."
         )
-    if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's own message recommends unsafe loading
-        return f"{path} is not a PyTorch file, is corrupted, or contains more than tensors."
+    if re.search(r"weights.only", reason, re.IGNORECASE):  # torch's message recommends unsafe loading
+        return f"{path} is not a PyTorch file, is corrupted, or contains objects other than tensors."
     first_line = reason.strip().split("\n")[0][:200]
     return f"{path} is not a readable PyTorch file ({first_line or 'no reason given'})."
 
 
 def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
-    """The tensor as a numpy array; bfloat16, which torch cannot convert, by its bits."""
+    """Converts a tensor to a numpy array; bfloat16, which torch cannot convert, is reinterpreted from its bits."""
     tensor = tensor.detach().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(bfloat16)

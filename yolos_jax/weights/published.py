@@ -1,11 +1,11 @@
-"""The published models, by the names of the reference's files and of their repositories on the hub."""
+"""The published models, by the file names of the reference and by their repositories on the hub."""
 
 import dataclasses
 from typing import NamedTuple
 
 from yolos_jax.model.config import VARIANTS, YolosConfig, variant
 
-TITLES = {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}  # the paper's names of the variants
+TITLES = {"ti": "Ti", "s": "S", "s_dwr": "S (dWr)", "b": "B"}  # names of the variants in the paper
 
 
 class Published(NamedTuple):
@@ -23,22 +23,22 @@ _BY_FILE = {
     "yolos_base": Published("b", "hustvl/yolos-base"),
 }
 PUBLISHED = _BY_FILE | {model.hub_id.split("/")[1]: model for model in _BY_FILE.values()}
-"""By file name without ending, and by repository name without owner."""
+"""Published models by file name without extension, and by repository name without owner."""
 
 
 def variant_of(name: str) -> YolosConfig:
-    """The settings of a variant (`s`) or of a published model (`yolos_s_300_pre`, `hustvl/yolos-small-300`)."""
+    """Returns the settings of a variant (`s`) or of a published model (`yolos_s_300_pre`, `hustvl/yolos-small-300`)."""
     known = PUBLISHED.get(name.removeprefix("hustvl/"))
     return variant(known.variant if known else name)
 
 
 def with_classes(config: YolosConfig, num_classes: int) -> YolosConfig:
-    """The same model with another number of classes."""
+    """Returns the same model with a different number of classes."""
     return dataclasses.replace(config, num_classes=max(num_classes, 1))
 
 
 def variant_name(config: YolosConfig) -> str | None:
-    """The name of a model's variant, for any number of classes; None for other models."""
+    """Returns the name of a model's variant, regardless of the number of classes; None for other models."""
     for name, known in VARIANTS.items():
         if not known.differences(with_classes(config, known.num_classes)):
             return name

@@ -1,6 +1,6 @@
-"""Converts state dicts in PyTorch's layouts to our parameters and back, by transposing, slicing and stacking only.
+"""Converts state dicts in PyTorch layout to our parameters and back, using only transposition, slicing and stacking.
 
-The reference's state dicts are read and written. timm's, for classifiers, are only written; `deit` reads them.
+State dicts of the reference are read and written. State dicts of timm are only written here; `deit` reads them.
 """
 
 import math
@@ -17,7 +17,7 @@ from yolos_jax.model.config import VARIANTS, YolosConfig
 from yolos_jax.weights.published import with_classes
 from yolos_jax.weights.tensor_names import check_shapes, reference_shapes
 
-# Fragments of the reference's and timm's names, and our replacements, applied in this order in both directions.
+# Fragments of reference and timm names, and our replacements, applied in this order in both directions.
 _FRAGMENTS = (
     ("patch_embed.proj.", "patch_embed."),
     ("det_token", "det_tokens"),
@@ -29,17 +29,17 @@ _FRAGMENTS = (
 _HEADS = ("class_embed.", "bbox_embed.")  # all other names in the reference start with "backbone."
 LAST_BIAS = "class_embed.layers.2.bias"  # one value per class and one for "no object"
 _PATCH_EMBED = "patch_embed.kernel"
-_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # our endings; PyTorch has a leading axis of length 1
+_WITH_BATCH = ("_token", "_tokens", "pos_embed")  # name endings of tensors with an extra axis in PyTorch
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Our parameters from a reference state dict: float arrays with the reference's names, in PyTorch layouts.
+    """Converts a reference state dict (float arrays by the reference's names, in PyTorch layout) to our parameters.
 
     Returns:
       Nested dict of contiguous numpy float32 arrays, with the structure of `model.yolos.build`.
 
     Raises:
-      InputError: tensors of `what` are missing, unexpected or of the wrong shape for `config`; it names them.
+      InputError: tensors of `what` are missing, unexpected or of the wrong shape for `config`; the message names them.
     """
     check_shapes(state, reference_shapes(config), what)
     flat = {}
@@ -62,9 +62,9 @@ def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: s
 
 
 def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
-    """The reference's state dict (contiguous numpy float32) of our parameters; the exact inverse of `from_reference`.
+    """Converts our parameters to a reference state dict (contiguous numpy float32); the inverse of `from_reference`.
 
-    `InputError` if the parameters do not fit `config`.
+    Raises `InputError` if the parameters do not match `config`.
     """
     state = {}
     for name, array in to_timm(params, config).items():
@@ -74,9 +74,9 @@ def to_reference(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray]:
 
 
 def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str, np.ndarray]:
-    """A classifier's state dict for timm's `VisionTransformer` or, if distilled, `VisionTransformerDistilled`.
+    """Returns a classifier's state dict for timm's `VisionTransformer` or, if distilled, `VisionTransformerDistilled`.
 
-    For a detector, the remaining tensors have the reference's names.
+    A detector's additional tensors have the reference's names, without the prefix `backbone.`.
     """
     side, out = config.patch_size, {}
     try:
@@ -100,10 +100,10 @@ def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
-    """The variant that matches the shapes of a reference state dict, with any number of classes.
+    """Returns the variant that matches the shapes of a reference state dict, with any number of classes.
 
-    The shapes show neither the number of heads nor the sides of the position grids, so anything but a known variant
-    is an `InputError`.
+    Shapes determine neither the number of heads nor the sides of the position grids. Raises `InputError` if no variant
+    matches.
     """
     classifier = state.get(LAST_BIAS)
     shapes = {name: tuple(array.shape) for name, array in state.items()}
@@ -119,23 +119,23 @@ def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConf
     )
     raise InputError(
         f"the shapes of {what} ({seen or 'no patch embedding'}; {len(shapes)} tensors) match none of the "
-        f"variants {', '.join(VARIANTS)}; use a --config that states the architecture."
+        f"variants {', '.join(VARIANTS)}; use a --config that sets the architecture."
     )
 
 
 def _split_positions(table: np.ndarray, grid: tuple[int, int]) -> dict:
-    """`[..., 1 + H * W + DET, D]` (CLS, patches, DET) -> its three parts, the patches as a grid."""
+    """Splits `[..., 1 + H * W + DET, D]` into its three parts: CLS, patches (as a grid) and DET."""
     cls, patches, det = np.split(table, [1, 1 + math.prod(grid)], axis=-2)
     return {"cls": cls, "grid": patches.reshape(*table.shape[:-2], *grid, table.shape[-1]), "det": det}
 
 
 def _join_positions(tables: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The inverse; a classifier has no DET rows, and a distilled one has a row for the distillation token."""
+    """The inverse of `_split_positions`. A classifier has no DET rows; a distilled one has a distillation row."""
     grid = tables["grid"]
     flat = {**tables, "grid": grid.reshape(*grid.shape[:-3], -1, grid.shape[-1])}
     return np.concatenate([flat[name] for name in ("cls", "dist", "grid", "det") if name in flat], axis=-2)
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:
-    """Contiguous float32: `safetensors` writes an array's memory and ignores its strides."""
+    """Returns a contiguous float32 array, because `safetensors` writes an array's memory and ignores its strides."""
     return np.ascontiguousarray(array, dtype=np.float32)

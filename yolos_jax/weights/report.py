@@ -8,7 +8,7 @@ _BLOCK = re.compile(r"\b(blocks|layer)\.(\d+)\.")
 
 
 def compact(names: Iterable[str]) -> list[str]:
-    """Names with runs of block numbers written as one: `blocks.{0-11}.norm1.bias`; order is kept."""
+    """Merges names that differ only in the block number, such as `blocks.{0-11}.norm1.bias`; keeps the order."""
     groups: dict[str, list[int]] = {}
     for name in names:
         found = _BLOCK.search(name)
@@ -18,7 +18,7 @@ def compact(names: Iterable[str]) -> list[str]:
 
 
 def _runs(numbers: list[int]) -> str:
-    """`[0, 1, 2, 5]` -> `{0-2,5}`; a single number stays as it is."""
+    """Formats `[0, 1, 2, 5]` as `{0-2,5}`, and a single number without braces."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -31,15 +31,15 @@ def _runs(numbers: list[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How each tensor was used. `str` gives counts and names."""
+    """How each tensor was used. `str` lists the numbers of tensors and their names."""
 
     kind: str  # "reference", "huggingface" or "deit"
     taken: tuple[str, ...]  # source tensors used in the parameters (the source's names)
     initialised: tuple[str, ...] = ()  # parameters initialised from the seed (reference names)
-    ignored: tuple[str, ...] = ()  # source tensors left out on purpose (the source's names)
+    ignored: tuple[str, ...] = ()  # source tensors that are not needed (the source's names)
     cast: tuple[str, ...] = ()  # "name (dtype)" of source tensors that were cast to float32
-    notes: tuple[str, ...] = ()  # messages about the tensors' location and changes
-    path: str = ""  # path of the weights, if they are from a file
+    notes: tuple[str, ...] = ()  # notes on where the tensors were found and how they were changed
+    path: str = ""  # path or hub name of the weights, if they have one
 
     def __str__(self) -> str:
         names_of = {"taken": self.taken, "initialised": self.initialised, "ignored": self.ignored}

@@ -1,6 +1,6 @@
 """Uploads exported folders to the Hugging Face hub.
 
-`huggingface_hub` does the upload and respects its usual variables: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+Uploads use `huggingface_hub`, which respects its usual environment variables HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 import contextlib
@@ -15,51 +15,51 @@ from yolos_jax.weights.hub import hub_address, hub_name, short_reason
 from yolos_jax.weights.model_card import PICTURES
 from yolos_jax.weights.tensor_files import OF_A_FOLDER, read_json_object
 
-# Files of an earlier upload that are removed if a later one does not have them: other weights, pictures of the card.
+# Files that are removed if a later upload does not contain them: other weights, and images of the model card.
 _STALE = (*OF_A_FOLDER, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin", TIMM_FILE, *PICTURES)
 
 
 class Repository(NamedTuple):
-    """A repository of a model on the hub."""
+    """A model repository on the hub."""
 
     id: str  # `USER/NAME`
-    commit: str = ""  # its newest commit; "" if it does not exist
-    files: tuple[str, ...] = ()  # paths of its files, without `.gitattributes`
+    commit: str = ""  # newest commit; "" if the repository does not exist
+    files: tuple[str, ...] = ()  # paths of all files except `.gitattributes`
     private: bool = False
 
 
 class Upload(NamedTuple):
-    """What an upload changed."""
+    """Changes made by an upload."""
 
-    address: str  # of the repository
-    commit: str  # its newest commit
-    before: str  # the commit before; "" in a new repository, and equal to `commit` if nothing changed
-    removed: tuple[str, ...]  # files of an earlier upload that are no longer there
+    address: str  # web page of the repository
+    commit: str  # newest commit after the upload
+    before: str  # newest commit before it; "" for a new repository, equal to `commit` if nothing changed
+    removed: tuple[str, ...]  # files of an earlier upload that were removed
 
 
 def find_repository(name: str, private: bool = False, replace: bool = False) -> Repository:
-    """Checks that a folder can be uploaded to a repository, and changes nothing.
+    """Checks that a folder can be uploaded to a repository, without changing anything.
 
     Args:
       name: `USER/NAME` on the hub; the repository need not exist.
-      private: it must not be public.
-      replace: it may have files.
+      private: the repository must not be public.
+      replace: the repository may already contain files.
 
     Returns:
       The repository's current state.
 
     Raises:
-      InputError: the name is invalid, there is no token, the hub cannot be reached, or the repository is public or has
-        files although it must not.
+      InputError: the name is invalid, there is no token, the hub cannot be reached, the repository is public although
+        `private` is set, or it contains files and `replace` is not set.
     """
     from huggingface_hub import HfApi, constants, errors, get_token
 
     if hub_name(f"{name}@main") != name:
-        raise InputError(f"{shown(name)} is not a name of a model on the hub; use USER/NAME.")
+        raise InputError(f"{shown(name)} is not a valid model name on the hub; use USER/NAME.")
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"HF_HUB_OFFLINE is set, so {name} cannot be uploaded; unset it.")
     if not get_token():
-        raise InputError("there is no token for the hub; run hf auth login, or set HF_TOKEN to a token that may write.")
+        raise InputError("there is no token for the hub; run hf auth login, or set HF_TOKEN to one with write access.")
     with _reports(name):
         try:
             found = HfApi().model_info(name)
@@ -70,26 +70,26 @@ def find_repository(name: str, private: bool = False, replace: bool = False) -> 
         raise InputError(f"{name} exists and is public; make it private in its settings on the hub, or omit --private.")
     if files and not replace:
         raise InputError(
-            f"{name} has {counted(len(files), 'file')} ({first_few(files)}) in its commit {found.sha}; choose another "
-            "name, or add --replace to commit over them (the hub keeps that commit)."
+            f"{name} already contains {counted(len(files), 'file')} ({first_few(files)}) in commit {found.sha}; choose "
+            "another name, or use --replace to replace them in a new commit (the hub keeps the old one)."
         )
     return Repository(name, found.sha or "", files, bool(found.private))
 
 
 def push_folder(folder: str | Path, name: str, private: bool = False, replace: bool = False) -> Upload:
-    """Uploads a folder that `export_huggingface` or `export_classifier` wrote, in one commit.
+    """Uploads a folder written by `export_huggingface` or `export_classifier` in one commit.
 
-    A repository that does not exist is created. In one with files, those of the folder replace others of the same name;
-    weights and pictures of an earlier upload that the folder does not have are removed, and all other files stay. The
-    hub keeps earlier commits.
+    A repository that does not exist is created. Existing files with the same names are replaced, weights and images of
+    an earlier upload that the folder does not contain are removed, and all other files are kept. The hub keeps earlier
+    commits.
 
     Args:
-      folder: the folder.
+      folder: the folder to upload.
       name, private, replace: see `find_repository`.
 
     Raises:
-      InputError: as `find_repository`; or the repository has another kind of model or changed during the upload, the
-        token may not write, or the hub rejects the model card.
+      InputError: as in `find_repository`, or the repository contains another type of model or changes during the
+        upload, the token has no write access, or the hub rejects the model card.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
@@ -118,7 +118,7 @@ def _check_kind(name: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None
     kinds = [values.get("model_type") for values in (theirs, ours)]
     if kinds[0] != kinds[1]:
         raise InputError(
-            f"{name} has a model of type {shown(kinds[0])}, but this one is a {shown(kinds[1])}; choose another name."
+            f"{name} contains a {shown(kinds[0])} model, but this is a {shown(kinds[1])} model; choose another name."
         )
 
 
@@ -133,17 +133,17 @@ def _check_card(card: Any) -> None:
 
 @contextlib.contextmanager
 def _reports(name: str) -> Iterator[None]:
-    """Turns the errors of an upload into `InputError`."""
+    """Converts the errors of an upload to `InputError`."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # several libraries raise errors of a failed upload
+    except Exception as error:  # a failed upload raises exceptions of several libraries
         raise InputError(f"{_trouble(name, error)}.") from error
 
 
 def _trouble(name: str, error: Exception) -> str:
-    """The reason of a failed upload, as a message."""
+    """Returns an error message for a failed upload."""
     from huggingface_hub import constants, errors
 
     why = short_reason(error)
@@ -153,15 +153,15 @@ def _trouble(name: str, error: Exception) -> str:
         why = " ".join((error.server_message or why).split())[:200].rstrip(". ")
     tokens = f"{constants.ENDPOINT}/settings/tokens"
     if isinstance(error, errors.HFValidationError):
-        return f"{shown(name)} is not a name of a model on the hub ({why}); use USER/NAME"
+        return f"{shown(name)} is not a valid model name on the hub ({why}); use USER/NAME"
     match status:
         case 401:
-            return f"the hub rejects the token ({why}); run hf auth login, or set HF_TOKEN to one of {tokens}"
+            return f"the hub rejected the token ({why}); run hf auth login, or set HF_TOKEN to a token from {tokens}"
         case 403:
             user = name.partition("/")[0]
-            return f"the token may not write to {name} ({why}); create one that may write to {user} on {tokens}"
+            return f"the token has no write access to {name} ({why}); create a new one for {user} at {tokens}"
         case 409:
-            return f"{name} already exists ({why}); choose another name, or use a token that may read it"
+            return f"{name} already exists ({why}); choose another name, or use a token with read access to it"
         case 412:
             return f"{name} was changed by someone else during the upload ({why}); run the same command again"
     return f"{name} could not be uploaded ({why}); check the network, then run the same command again"

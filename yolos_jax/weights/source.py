@@ -1,4 +1,4 @@
-"""Finds foreign weights, recognises which of three kinds they are, and reads their tensors."""
+"""Finds third-party weights, determines which of three kinds they are, and reads their tensors."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from yolos_jax.weights.tensor_files import OF_A_FOLDER, Tensors, read_folder, re
 from yolos_jax.weights.vit_settings import VIT_TYPES
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
-# Prefixes of tensors that only a detector has, by kind of source.
+# Prefixes of tensor names that only detectors have, by kind of source.
 _DETECTOR_NAMES = {
     "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
     "huggingface": ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens"),
@@ -22,35 +22,35 @@ _DETECTOR_NAMES = {
 
 
 class ForeignWeights(NamedTuple):
-    """Foreign weights before conversion."""
+    """Third-party weights before conversion."""
 
     kind: str  # "reference", "huggingface" or "deit" (any ViT to start from)
-    name: str  # for messages: the path as given, or the hub's `org/name@commit`
+    name: str  # for messages: the given path, or `org/name@commit` for the hub
     state: dict[str, np.ndarray]  # float32 arrays with the source's names
-    cast: tuple[str, ...]  # this and `notes`: see `report.Report`
+    cast: tuple[str, ...]  # for `cast` and `notes`, see `report.Report`
     notes: tuple[str, ...]
-    hf_config: dict[str, Any] | None = None  # the content of the `config.json` in the folder or beside the file
-    processor: dict[str, Any] | None = None  # the content of the `preprocessor_config.json` there
+    hf_config: dict[str, Any] | None = None  # content of the `config.json` in the same folder
+    processor: dict[str, Any] | None = None  # content of the `preprocessor_config.json` in the same folder
 
 
 def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
-    """Reads weights from a `.safetensors`, a `.pth` (needs PyTorch), a Hugging Face folder, or the hub (`hub_model`).
+    """Reads weights from a `.safetensors` file, a `.pth` file (requires PyTorch), a Hugging Face folder, or the hub.
 
-    With `shapes`, the tensors are `limits.hollow`, without reading them. `InputError` if the weights do not exist,
-    are unreadable or unsafe to read, or are neither YOLOS nor a ViT.
+    If `shapes` is set, the tensors are not read but replaced by `limits.hollow`. Raises `InputError` if the weights do
+    not exist, are unreadable or unsafe to read, or are neither YOLOS nor a ViT.
     """
     path, name = _find(path)
     folder, config, processor = path if path.is_dir() else path.parent, None, None
     if path.is_dir() or (path.name in OF_A_FOLDER and (folder / "config.json").is_file()):
         config = read_json_object(folder / "config.json")
-        model_type = config.get("model_type", "yolos")  # timm's configs have none
-        if model_type not in ("yolos", *VIT_TYPES):  # rejected before its tensors are read
-            others = f"(nor one of {', '.join(VIT_TYPES)}, to start from)"
+        model_type = config.get("model_type", "yolos")  # timm's configs have no model_type
+        if model_type not in ("yolos", *VIT_TYPES):  # checked before the tensors are read
+            others = f"(or {', '.join(VIT_TYPES)} for a ViT to start from)"
             raise InputError(f"the config.json of {name} has model_type {shown(model_type)}, not 'yolos' {others}.")
     tensors = _unwrapped(read_folder(path, shapes) if path.is_dir() else read_tensors(path, shapes))
     kind = _kind(tensors.state, name)
     if kind == "deit" and config is not None and config.get("model_type") == "yolos":
-        why = "none of its tensors has a known name of a detection head"
+        why = "none of its tensors belongs to a known detection head"
         raise InputError(f"{name} has model_type 'yolos', but {why}.")
     if kind == "huggingface" and (folder / "config.json").is_file():
         config = config or read_json_object(folder / "config.json")
@@ -63,7 +63,7 @@ def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:
-    """Removes prefixes that torch.compile, DistributedDataParallel and wrapper modules add to a detector's names."""
+    """Removes prefixes that torch.compile, DistributedDataParallel and wrapper modules add to tensor names."""
     state, taken = tensors.state, ""
     while _detector_kind(state) is None:
         there = [prefix for prefix in _WRAPPERS if any(name.startswith(prefix) for name in state)]
@@ -75,12 +75,12 @@ def _unwrapped(tensors: Tensors) -> Tensors:
     if not taken:
         return tensors
     left = len(tensors.state) - len(state)
-    rest = f"; left out: {left} tensors without it" if left else ""
-    return tensors._replace(state=state, notes=(*tensors.notes, f"the prefix {taken!r} was removed from names{rest}."))
+    rest = f"; tensors without it are ignored: {left}" if left else ""
+    return tensors._replace(state=state, notes=(*tensors.notes, f"removed the prefix {taken!r} from the names{rest}."))
 
 
 def _find(path: str | Path) -> tuple[Path, str]:
-    """(the file or folder for a path or a name on the hub, its name for messages)."""
+    """Returns the file or folder for a path or a name on the hub, and its name for messages."""
     path = copied(path)
     check_path(path)
     model = hub_model(path)
@@ -91,15 +91,15 @@ def _find(path: str | Path) -> tuple[Path, str]:
     if not path.exists():
         hint = ", or a model on the hub (org/name)"
         if hub_model(f"{path}@main") is not None:
-            hint = f" ({path.parent} is a local folder, so the hub was not tried; {path}@main tries it)"
+            hint = f" ({path.parent} is a local folder, so the hub was skipped; use {path}@main for the hub)"
         raise InputError(f"{path} does not exist; use a .safetensors or .pth file or a Hugging Face folder{hint}.")
     if path.is_dir() and not (path / "config.json").is_file():
-        raise InputError(f"the folder {path} has no config.json; a Hugging Face folder has one beside its weights.")
+        raise InputError(f"the folder {path} has no config.json; a Hugging Face folder has one next to its weights.")
     return path, str(path)
 
 
 def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
-    """ "reference" or "huggingface", by the names of the tensors; None if they are not a detector's."""
+    """Returns "reference" or "huggingface" according to the tensor names, or None if it is not a detector."""
     for kind, beginnings in _DETECTOR_NAMES.items():
         if any(name.startswith(beginnings) for name in state):
             return kind
@@ -107,13 +107,13 @@ def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
 
 
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
-    """The kind of a source; `InputError` if it is not one of the three."""
+    """Returns the kind of a source; raises `InputError` if it is none of the three."""
     kind = _detector_kind(state) or ("deit" if prefixes(state) else None)
     if kind is not None:
         return kind
     some = ", ".join(plain(name) for name in list(state)[:4]) or "none"
     more = ", ..." if len(state) > 4 else ""
     raise InputError(
-        f"the tensors of {what} ({some}{more}) are neither those of YOLOS (reference or Hugging Face names) nor those "
-        "of a DeiT/timm classifier or another ViT."
+        f"the tensors of {what} ({some}{more}) do not belong to YOLOS (reference or Hugging Face names), a DeiT/timm "
+        "classifier or another ViT."
     )

@@ -1,4 +1,4 @@
-"""The parameters that training starts from."""
+"""Creates the parameters that training starts from."""
 
 from collections.abc import Mapping
 
@@ -25,22 +25,22 @@ from yolos_jax.weights.vit_settings import VitSettings, check_vit
 def starting_params(
     model: YolosConfig, init: str, seed: int, label_names: Mapping[int, str] | None = None, by_name: bool = True
 ) -> dict:
-    """Random parameters, those of one of our checkpoints (detector or classifier), or converted ones.
+    """Returns random parameters, parameters of one of our checkpoints (detector or classifier), or converted weights.
 
-    From a detector with another number of classes, everything is kept except the last layer of the class head, the
-    only one that depends on the number.
+    If a detector has a different number of classes, everything is kept except the last layer of the class head, the
+    only layer whose shape depends on it.
 
     Args:
       model: the model to train.
       init: a scheme of `model.init`, or the location of weights (see `weights.load_weights`).
-      seed: initialises new parameters.
+      seed: seed for initialising new parameters.
       label_names: names of the model's labels. If the weights have the same number of classes, the rows of the class
         head are matched by name; if no names match, the rows are initialised.
-      by_name: False keeps the order of the rows.
+      by_name: if False, the order of the rows is kept.
 
     Raises:
-      InputError: the weights belong to another model, or they have the same number of classes but only some of the
-        names, so the list of classes was changed and the right match is ambiguous.
+      InputError: the weights are for another model, or they have the same number of classes but only some of the names,
+        so the correct matching of classes is ambiguous.
     """
     refuse_nothing_to_start_from(init)
     if init in SCHEMES:
@@ -61,8 +61,8 @@ def starting_params(
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = _fresh_last_layer(model, seed)
         print(
-            f"{init} has {found.num_classes} classes and the data {model.num_classes}: the last layer of the class "
-            "head is initialised, everything else is kept."
+            f"{init} has {found.num_classes} classes and the data has {model.num_classes}: the last layer of the "
+            "class head is initialised, and everything else is kept."
         )
     elif by_name:
         _match_rows(params["class_head"]["fc3"], names, label_names or {}, init, _fresh_last_layer(model, seed))
@@ -73,18 +73,18 @@ def refuse_nothing_to_start_from(init: str) -> None:
     """Raises `InputError` if a recipe requires starting weights but has none."""
     if not init:
         raise InputError(
-            "the recipe needs weights to start from: --config.init=hustvl/yolos-small (or a folder), or "
-            "--config.init=from_nothing."
+            "the recipe requires starting weights; use --config.init=hustvl/yolos-small (or a folder), or "
+            "--config.init=from_nothing to train from scratch."
         )
 
 
 def _fresh_last_layer(model: YolosConfig, seed: int) -> dict:
-    """A randomly initialised last layer of the class head."""
+    """Returns a randomly initialised last layer of the class head."""
     return build(model, seed)[1]["class_head"]["fc3"]
 
 
 def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, seed: int) -> dict:
-    """A detector's parameters from one of our image classifiers, handled like any ViT."""
+    """Returns a detector's parameters from one of our image classifiers, which is handled like any ViT."""
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
     check_vit(VitSettings(meta.model.heads, meta.model.layer_norm_eps), model, f"the classifier {init}")
@@ -95,7 +95,7 @@ def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, se
 def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str], init: str, fresh: dict) -> None:
     """Matches the rows of the class head to labels by name; prints a note if any row moves or is initialised.
 
-    Labels without a name, and "no object", keep their rows. `InputError` if only some of the names match.
+    Labels without a name, and "no object", keep their rows. Raises `InputError` if only some of the names match.
     """
     theirs = {i: plain_name(name) for i, name in known_names(names).items()}
     ours = {i: plain_name(name) for i, name in known_names(wanted).items()}
@@ -116,6 +116,6 @@ def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str]
         layer[key] = values[..., rows]
         layer[key][..., lost] = fresh[key][..., lost]
     if lost:
-        print(f"{init} has other classes: the class head's outputs are initialised, everything else is kept.")
+        print(f"{init} has different classes: the class head's outputs are initialised, everything else is kept.")
     else:
         print(f"{init} numbers the classes differently: the outputs of the class head are matched by name.")

@@ -1,4 +1,4 @@
-"""Reads tensors from files: `.safetensors` without PyTorch, `.pth` with it but without unrestricted unpickling."""
+"""Reads tensors from `.safetensors` files (without PyTorch) and `.pth` files (with PyTorch, restricted unpickling)."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from yolos_jax.user_files import check_file, read_text
 from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, hollow, plain
 from yolos_jax.weights.pickles import read_pickle
 
-WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # the last is PyTorch Lightning's
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # .ckpt is PyTorch Lightning's
 INDEX = "model.safetensors.index.json"
-OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # weights beside config.json in a folder from the hub
+OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # weights in a folder from the hub
 
 
 class Tensors(NamedTuple):
@@ -26,30 +26,30 @@ class Tensors(NamedTuple):
 
 
 def read_tensors(path: Path, shapes: bool = False) -> Tensors:
-    """All tensors of one file; `InputError` if it cannot be read or is not a weights file.
+    """Reads all tensors of a file; raises `InputError` if it cannot be read or is not a weights file.
 
-    With `shapes`, they are `hollow`, and as little of the file is read as its format allows.
+    If `shapes` is set, they are `hollow`, and as little of the file is read as its format allows.
     """
     if path.suffix == ".safetensors":
         return _as_float32(_read_safetensors(path, shapes), path, shapes)
     if path.name.endswith(WEIGHTS_ENDINGS):
         state, notes = read_pickle(path, shapes)
         return _as_float32(state, path, shapes)._replace(notes=notes)
-    raise InputError(f"{path} is not a weights file; use a .safetensors, a .pth, or a Hugging Face folder.")
+    raise InputError(f"{path} is not a weights file; use a .safetensors or .pth file or a Hugging Face folder.")
 
 
 def read_folder(path: Path, shapes: bool = False) -> Tensors:
-    """Tensors of a folder from the hub: its `model.safetensors`, that file's shards, or its `pytorch_model.bin`."""
+    """Reads the tensors of a folder from the hub: `model.safetensors`, its shards, or `pytorch_model.bin`."""
     for name in OF_A_FOLDER:
         if (path / name).is_file() and name == INDEX:
             return _as_float32(_read_shards(path, shapes), path, shapes)
         if (path / name).is_file():
             return read_tensors(path / name, shapes)
-    raise InputError(f"the folder {path} has a config.json but no model.safetensors (nor a sharded one).")
+    raise InputError(f"the folder {path} has a config.json but no model.safetensors, shards or pytorch_model.bin.")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
+    """Reads a JSON object from a file."""
     text = read_text(path, most=MOST_JSON)
     try:
         values = json.loads(text)
@@ -61,10 +61,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file.
+    """Reads all tensors of a safetensors file.
 
     The library checks the header against the file before it allocates memory, and rejects headers above 100 MB. It
-    does not limit the file's size, which may be far larger than its storage if the file is sparse.
+    does not limit the size of the file, which may be far larger than its disk space if the file is sparse.
     """
     check_file(path, most=MOST_BYTES)
     try:
@@ -73,14 +73,14 @@ def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
             if shapes:
                 return {name: hollow(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in names}
-    # the last three are raised for dtypes that numpy lacks
+    # the last three are raised for dtypes that numpy does not support
     except (SafetensorError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).split("\n")[0][:200]
         raise InputError(f"{path} is not a readable safetensors file ({reason}).") from error
 
 
 def _read_shards(path: Path, shapes: bool) -> dict[str, np.ndarray]:
-    """The tensors of all shards in the index; each must be in its listed shard."""
+    """Reads the tensors of all shards; each tensor must be in the shard that the index lists for it."""
     index = path / INDEX
     where = read_json_object(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
@@ -93,7 +93,7 @@ def _read_shards(path: Path, shapes: bool) -> dict[str, np.ndarray]:
         absent = [name for name, file in where.items() if file == shard and name not in found]
         if absent:
             some = ", ".join(map(plain, absent[:6])) + (", ..." if len(absent) > 6 else "")
-            raise InputError(f"the shard {path / shard} lacks {some}, which the index lists there.")
+            raise InputError(f"the shard {path / shard} lacks {some}, which should be in it according to the index.")
         twice = [name for name in found if name in state]
         if twice:
             raise InputError(f"the shard {path / shard} contains {plain(twice[0])}, which is also in another shard.")

@@ -1,6 +1,6 @@
-"""Names and shapes of the tensors in a state dict: the reference's, timm's and transformers'.
+"""Names and shapes of the tensors in state dicts of the reference, timm and transformers.
 
-The reference uses timm's names for the tensors of its ViT, with the prefix `backbone.`.
+The reference uses timm's names, with the prefix `backbone.`, for the tensors of its ViT.
 """
 
 import math
@@ -15,8 +15,8 @@ from yolos_jax.weights.report import compact
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Fragments of timm's names and of transformers', replaced in this order in both directions. timm stacks query, key and
-# value along axis 0 in a tensor `qkv`; `q`, `k` and `v` are its thirds, which are separate in transformers.
+# Fragments of timm and transformers names, replaced in this order in both directions. timm stacks query, key and value
+# along axis 0 in a tensor `qkv`; `q`, `k` and `v` are its thirds, which are separate tensors in transformers.
 _FRAGMENTS = (
     ("blocks.", "encoder.layer."),
     (".norm1.", ".layernorm_before."),
@@ -35,7 +35,7 @@ _FRAGMENTS = (
     ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
     ("norm.", "layernorm."),
 )
-# The same for a state dict in memory (transformers 5) where it differs from the files of `save_pretrained`.
+# Names in a state dict in memory (transformers 5) that differ from the files written by `save_pretrained`.
 _FRAGMENTS_IN_MEMORY = (
     ("blocks.", "layers."),
     (".attn.q.", ".attention.q_proj."),
@@ -43,17 +43,17 @@ _FRAGMENTS_IN_MEMORY = (
     (".attn.v.", ".attention.v_proj."),
     (".attn.proj.", ".attention.o_proj."),
 )
-# Parts around the ViT, with the reference's names and those of transformers' YOLOS.
+# Prefixes of the ViT and the heads, in the reference and in transformers' YOLOS.
 _FRAGMENTS_OF_YOLOS = (
     ("backbone.", "vit."),
     ("class_embed.", "class_labels_classifier."),
     ("bbox_embed.", "bbox_predictor."),
 )
-_MOST_NAMES = 40  # maximum names of one kind in a message; all blocks of a model together have 12
+_MOST_NAMES = 40  # maximum number of names in a message; with block numbers merged, all blocks have 12 names
 
 
 def huggingface_names(name: str) -> tuple[str, ...]:
-    """The transformers names of a tensor of the reference or of timm; three (query, key, value) for a joint qkv."""
+    """Returns the transformers names of a reference or timm tensor; three (query, key, value) for a stacked qkv."""
     names = [name]
     if ".qkv." in name:
         names = [name.replace(".qkv.", f".{part}.") for part in "qkv"]
@@ -63,19 +63,19 @@ def huggingface_names(name: str) -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor of transformers' ViT, without prefix; `attn.q`, `attn.k`, `attn.v` stay separate."""
+    """Returns the timm name of a tensor in transformers' ViT, without prefix; query, key and value stay separate."""
     for timm, theirs in _FRAGMENTS_IN_MEMORY + _FRAGMENTS:
         name = name.replace(theirs, timm)
     return name
 
 
 def stacked(tensors: Sequence[np.ndarray]) -> np.ndarray:
-    """Query, key and value stacked to one array; a single tensor is unchanged."""
+    """Stacks query, key and value in one array; returns a single tensor unchanged."""
     return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
 
 
 def reference_shapes(config: YolosConfig) -> Shapes:
-    """Names and shapes of the state dict of the reference's model."""
+    """Returns the names and shapes of the tensors in the reference's state dict."""
     width, others = config.width, 1 + config.det_tokens
     out: Shapes = {"backbone.pos_embed": (1, math.prod(config.init_grid) + others, width)}
     out["backbone.det_token"] = (1, config.det_tokens, width)
@@ -89,7 +89,7 @@ def reference_shapes(config: YolosConfig) -> Shapes:
 
 
 def huggingface_shapes(config: YolosConfig) -> Shapes:
-    """Names and shapes of the state dict of transformers' `YolosForObjectDetection`."""
+    """Returns the names and shapes of the tensors in the state dict of transformers' `YolosForObjectDetection`."""
     out = {}
     for name, (rows, *rest) in reference_shapes(config).items():
         names = huggingface_names(name)
@@ -98,7 +98,7 @@ def huggingface_shapes(config: YolosConfig) -> Shapes:
 
 
 def vit_shapes(config: NetworkConfig) -> Shapes:
-    """timm's names and shapes of the tensors shared by detectors and classifiers: all but positions and heads."""
+    """Returns the timm names and shapes of the tensors that all detectors and classifiers have, except pos_embed."""
     width, patch = config.width, config.patch_size
     out: Shapes = {"cls_token": (1, 1, width)}
     out |= _weight_and_bias("patch_embed.proj", (width, 3, patch, patch))
@@ -117,7 +117,7 @@ def _weight_and_bias(layer: str, shape: tuple[int, ...]) -> Shapes:
 
 
 def check_shapes(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raises `InputError` that names every tensor of `what` that is missing, unexpected or of the wrong shape."""
+    """Raises `InputError` if tensors are missing, unexpected or of the wrong shape; the message names them."""
     wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
     troubles = [f"{name} has shape {list(state[name].shape)}, expected {list(expected[name])}" for name in wrong[:6]]
     if len(wrong) > 6:
@@ -130,6 +130,6 @@ def check_shapes(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[i
             troubles.append(f"{len(names)} {kind} ({', '.join(listed)})")
     if troubles:
         raise InputError(
-            f"the weights of {what} do not fit the model: {'; '.join(troubles)}. "
-            "Choose the --config that matches them, or other weights."
+            f"the tensors of {what} do not match the model: {'; '.join(troubles)}. "
+            "Choose a matching --config, or use other weights."
         )

@@ -1,8 +1,8 @@
-"""Reads settings of a foreign ViT that its tensors do not show: heads, activation, epsilon and normalisation.
+"""Reads settings of a ViT that its tensors do not determine: heads, activation, epsilon and pixel normalisation.
 
-`config.json` is transformers' (for a ViT, DeiT or MAE) or timm's, which has `pretrained_cfg`. The normalisation of
-pixels is in transformers' `preprocessor_config.json` or in timm's `config.json`. Every setting that affects the output
-is either supported or rejected.
+`config.json` is written by transformers (for a ViT, DeiT or MAE) or by timm (with `pretrained_cfg`). The pixel
+normalisation is in transformers' `preprocessor_config.json` or in timm's `config.json`. Every setting that affects the
+output is either supported or rejected.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from yolos_jax.model.config import NetworkConfig
 from yolos_jax.weights.image_processor import MEAN, SCALE, STD, close
 
 VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
-# Between epsilons up to this one, a norm's output differs by a factor of less than 1e-4 if the variance is above 0.05,
-# as in a ViT's activations: the same weights exist with 1e-6 (timm) and with 1e-12 (transformers).
+# For epsilons up to this value, the relative difference of a norm's output is below 1e-4 if the variance is above 0.05,
+# as in a ViT's activations. The same weights are published with 1e-6 (timm) and with 1e-12 (transformers).
 SMALL_EPSILON = 1e-5
-_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names of the exact GELU (erf)
+_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names for the exact GELU (erf)
 _VIT_MEAN = _VIT_STD = [0.5] * 3  # transformers' defaults for its ViTs
-# Arguments of timm's VisionTransformer that its config.json may set, with the values of our network. Other differences
-# (layer scale, register tokens, SwiGLU) show in the tensors.
+# Arguments of timm's VisionTransformer that its config.json may set, with the supported values. Other differences
+# (layer scale, register tokens, SwiGLU) are visible in the tensor names.
 _TIMM_ARGS = {
     "act_layer": (None, "gelu"), "norm_layer": (None, "layernorm"), "block_fn": (None,), "class_token": (True,),
     "no_embed_class": (False,), "pre_norm": (False,), "pos_embed": ("learn",),
 }  # fmt: skip
-_TIMM_MARKS = {"quickgelu": "act_layer 'quick_gelu'", "rpn": "block_fn 'ResPostBlock'"}  # in names of architectures
+_TIMM_MARKS = {"quickgelu": "act_layer 'quick_gelu'", "rpn": "block_fn 'ResPostBlock'"}  # by word in "architecture"
 _TIMM_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}  # width and heads
 
 
 class Pixels(NamedTuple):
-    """The normalisation of pixels 0..255 to a network's input: `(pixel * scale - mean) / std`, per channel."""
+    """Normalisation of pixels (0..255) for the input of a network: `(pixel * scale - mean) / std`, per channel."""
 
     scale: float
     mean: list[float]
@@ -49,17 +49,17 @@ class VitSettings(NamedTuple):
     """Settings of a ViT; None if unknown."""
 
     heads: int | None = None
-    epsilon: float | None = None  # of LayerNorm
+    epsilon: float | None = None  # epsilon of LayerNorm
     pixels: Pixels | None = None
 
 
 def read_vit(
     config: Mapping[str, Any] | None, processor: Mapping[str, Any] | None, width: int, what: str
 ) -> VitSettings:
-    """The settings of a ViT of this width, from the contents of its `config.json` and `preprocessor_config.json`.
+    """Reads the settings of a ViT of this width from the contents of its `config.json` and `preprocessor_config.json`.
 
     Raises:
-      InputError: a value is invalid or not supported by our network; it names the value.
+      InputError: a value is invalid or not supported by our network; the message names it.
     """
     if config is None:
         return VitSettings()
@@ -74,34 +74,34 @@ def read_vit(
 def read_pixels(
     processor: Mapping[str, Any], what: str, mean: list[float] = _VIT_MEAN, std: list[float] = _VIT_STD
 ) -> Pixels:
-    """The normalisation in a `preprocessor_config.json`, with defaults `mean` and `std`.
+    """Reads the normalisation in a `preprocessor_config.json`, with defaults `mean` and `std`.
 
-    `InputError` if a value is invalid.
+    Raises `InputError` if a value is invalid.
     """
     with _usable(f"the preprocessor_config.json of {what}"):
         return _pixels_of(processor, (mean, std))
 
 
 def check_vit(found: VitSettings, model: NetworkConfig, what: str) -> None:
-    """Raises `InputError` if a model has other heads or another epsilon than a ViT, which no tensor's shape shows."""
+    """Raises `InputError` if a model and a ViT differ in the number of heads or in the epsilon of LayerNorm."""
     heads, epsilon, wanted = found.heads, found.epsilon, model.layer_norm_eps
     wrong = ""
     if heads not in (None, model.heads):
         wrong = f"{heads} heads but the model has {model.heads}; set model.heads to {heads}"
     if epsilon is not None and epsilon != wanted and max(epsilon, wanted) > SMALL_EPSILON:
-        wrong = f"a LayerNorm epsilon of {epsilon:g} but the model has {wanted:g}; set model.layer_norm_eps to it"
+        wrong = f"a LayerNorm epsilon of {epsilon:g} but the model has {wanted:g}; set model.layer_norm_eps accordingly"
     if wrong:
         raise InputError(f"{what} has {wrong} in the recipe (--config), or use other weights.")
 
 
 def with_pixels(layer: Mapping[str, np.ndarray], pixels: Pixels | None) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Converts a patch embedding to our normalisation of pixels; returns a note if that changes it.
+    """Converts a patch embedding to our pixel normalisation; returns a note if this changes it.
 
-    Normalisation and embedding are both affine, so the result is the same function of the image.
+    Normalisation and embedding are both affine, so the converted embedding is the same function of the image.
 
     Args:
-      layer: float32 `kernel` `[patch * patch * 3, D]` and `bias` `[D]` made for `pixels`.
-      pixels: the source's normalisation; None if it is ours.
+      layer: float32 `kernel` `[patch * patch * 3, D]` and `bias` `[D]`, trained with `pixels`.
+      pixels: the source's normalisation; None if it is the same as ours.
     """
     if pixels is None or _as_here(pixels):
         return dict(layer), []
@@ -112,8 +112,8 @@ def with_pixels(layer: Mapping[str, np.ndarray], pixels: Pixels | None) -> tuple
     bias = layer["bias"] + (kernel.sum(0) * shift[:, None]).sum(0)
     kernel = (kernel * gain[:, None]).reshape(layer["kernel"].shape)
     note = (
-        f"the weights were made for {pixels} instead of ImageNet's; the patch embedding is converted "
-        "so that its output is the same."
+        f"the weights expect {pixels} instead of ImageNet's; the patch embedding is converted "
+        "so that its output is unchanged."
     )
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}, [note]
 
@@ -124,28 +124,28 @@ def _as_here(pixels: Pixels) -> bool:
 
 @contextlib.contextmanager
 def _usable(file: str) -> Iterator[None]:
-    """Turns a `ValueError` about a value in a file into an `InputError`."""
+    """Converts a `ValueError` about a value in a file to an `InputError`."""
     try:
         yield
     except ValueError as error:
-        remedy = "use other weights, or repair the file in a copy of the folder if that is a mistake"
+        remedy = "use other weights or, if this is a mistake, fix the file in a copy of the folder"
         raise InputError(f"{file} sets {error}; {remedy}.") from error
 
 
 def _of_transformers(config: Mapping[str, Any], width: int) -> VitSettings:
-    """From transformers' `config.json`; `ValueError` for unsupported values."""
+    """Reads transformers' `config.json`; raises `ValueError` for unsupported values."""
     act = config.get("hidden_act", "gelu")
     if act not in _EXACT_GELU:
-        raise ValueError(f"hidden_act to {shown(act)}, but our network has 'gelu'")
+        raise ValueError(f"hidden_act to {shown(act)}, but only 'gelu' is supported")
     heads = config.get("num_attention_heads", 12)
     epsilon = config.get("layer_norm_eps", 1e-12)
     if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
-        raise ValueError(f"layer_norm_eps to {shown(epsilon)}, which must be a number of 0 to 1")
+        raise ValueError(f"layer_norm_eps to {shown(epsilon)}, which must be a number between 0 and 1")
     return VitSettings(_heads(heads, "num_attention_heads", width), float(epsilon))
 
 
 def _pixels_of(processor: Mapping[str, Any], usual: tuple[list[float], list[float]]) -> Pixels:
-    """The normalisation of an image processor; `ValueError` for invalid values."""
+    """Returns the normalisation of an image processor; raises `ValueError` for invalid values."""
     for name in ("do_rescale", "do_normalize"):
         if type(processor.get(name, True)) is not bool:
             raise ValueError(f"{name} to {shown(processor[name])}, which must be true or false")
@@ -159,7 +159,7 @@ def _pixels_of(processor: Mapping[str, Any], usual: tuple[list[float], list[floa
 
 
 def _of_timm(config: Mapping[str, Any], width: int) -> VitSettings:
-    """From timm's `config.json`, whose older form has the entries of `pretrained_cfg` at the top level."""
+    """Reads timm's `config.json`, whose older format has the entries of `pretrained_cfg` at the top level."""
     args, weights = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     for name, value in (("model_args", args), ("pretrained_cfg", weights)):
         if not isinstance(value, Mapping):
@@ -167,10 +167,10 @@ def _of_timm(config: Mapping[str, Any], width: int) -> VitSettings:
     for name, known in _TIMM_ARGS.items():
         value = args.get(name, known[0])
         if value not in known:
-            raise ValueError(f"{name} to {shown(value)}, but our network has {known[-1]!r}")
+            raise ValueError(f"{name} to {shown(value)}, but only {known[-1]!r} is supported")
     words = re.split(r"[_.]", str(config.get("architecture", "")))
     for mark in _TIMM_MARKS.keys() & set(words):
-        raise ValueError(f"architecture to one with {_TIMM_MARKS[mark]}, which our network does not support")
+        raise ValueError(f"architecture to one with {_TIMM_MARKS[mark]}, which is not supported")
     heads = args.get("num_heads")
     if heads is None:  # in some files, the width does not match the architecture
         sizes = [_TIMM_SIZES[word] for word in words if word in _TIMM_SIZES]
@@ -189,7 +189,7 @@ def _heads(value: Any, name: str, width: int) -> int:
 
 
 def _channels(value: Any, name: str, count: int, above: float = -math.inf) -> list[float]:
-    """One number per channel; a single number is used for all."""
+    """Returns one number per channel; a single number is used for all channels."""
     values = value if isinstance(value, list) else [value] * count
     good = len(values) == count and all(type(one) in (int, float) for one in values)
     if not good or not all(above < one < 1e6 and one > -1e6 for one in values):
