@@ -239,7 +239,6 @@ def test_rejects_false_sizes_in_pickles(tmp_path):
         for _ in range(64):
             entry.write(bytes(1 << 24))
     # a storage that claims 2**40 bytes, in the legacy format, which reads the size from the file
-    legacy = bytearray(cases["more than stored, legacy"].read_bytes())
     cases["legacy storage"] = tmp_path / "storage.pth"
     torch.save({"norm": torch.zeros(3)}, cases["legacy storage"], _use_new_zipfile_serialization=False)
     legacy = bytearray(cases["legacy storage"].read_bytes())
