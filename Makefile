@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
-# With several forced CPU devices, callbacks wait for each other, so the CPU client needs more threads than callbacks.
+# With several simulated CPU devices, callbacks wait for each other, so the CPU client needs more threads than there are
+# callbacks.
 export NPROC := 32
 # Packages are installed without bytecode; unsetting this variable lets Python compile each imported module once.
 export PYTHONDONTWRITEBYTECODE :=
@@ -58,7 +59,7 @@ test-parity: $(VENV)/ready-parity
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-$*.txt
 	touch $@
 
-# The packages for exported programs and examples/.
+# The packages needed for exported programs and examples/.
 DEPLOY := .venv-deploy
 test-deploy: $(DEPLOY)/ready
 	$(QUICK) $(DEPLOY)/bin/python -m pytest tests/tools/exporting tests/examples
@@ -71,7 +72,7 @@ test-sinks: $(SINKS)/ready
 # The packages for the page; gradio needs an older Pillow.
 PAGE := .venv-page
 
-# Opens the page with the model of make demo.
+# Opens the page with the model from make demo.
 page: $(PAGE)/ready
 	@test -d $(DEMO)/run || { echo "$(DEMO)/run does not exist; run make demo first"; exit 1; }
 	$(PAGE)/bin/python -m yolos_jax.programs.page --checkpoint $(DEMO)/run --pictures $(DEMO)/digits/val2017
@@ -84,7 +85,7 @@ test-page: $(PAGE)/ready
 	|| { echo "the page test needs chromium: install it, or set CHROMIUM to a compatible browser"; exit 1; }
 	$(PAGE)/bin/python -m pytest tests/tools/page
 
-# Builds the source distribution and a wheel from it, and installs the wheel without an index on top of .venv.
+# Builds the source distribution, builds a wheel from it, and installs the wheel on top of .venv without using an index.
 PACKAGE := .venv-package
 $(PACKAGE)/ready: $(VENV)/ready
 	$(RUN) -m venv $(PACKAGE)
@@ -126,12 +127,12 @@ docs: $(DOCS)/ready
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]==0.10.2'
 	touch $@
 
-# Tests results on an NVIDIA GPU; compilation takes minutes. With one GPU, tests that need several are skipped.
+# Runs numerical checks on an NVIDIA GPU; compilation takes minutes. With one GPU, tests that need several are skipped.
 test-gpu: .venv-gpu/ready
 	JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=float32 XLA_PYTHON_CLIENT_PREALLOCATE=false \
 	.venv-gpu/bin/python -m pytest tests/accelerators/test_on_a_gpu.py tests/training/test_trace.py
 
-# Compiles without the device, for GPUs described by files (TARGETS) and for TPUs (v4, v5e, v5p, v6e).
+# Compiles for absent devices: GPUs described by files (TARGETS), and TPUs (v4, v5e, v5p, v6e).
 compile-only: .venv-gpu/ready
 	.venv-gpu/bin/python -m benchmarks.compile_only --targets $(TARGETS) $(OPTIONS)
 

@@ -3,7 +3,7 @@
 python -m yolos_jax.datasets.digits --out data/digits
 yolos-train --config digits --workdir runs/digits --config.data.root=data/digits
 
-Trains in about five minutes on two CPU cores; 64x64 pixels, patches of 8, 6,000 scenes.
+Trains in about five minutes on two CPU cores: 64x64-pixel images, 8x8 patches, 6,000 training scenes.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,17 @@
-"""Fine-tuning on your own data, in any layout, from existing weights; no published AP.
+"""Fine-tuning on your own data, in any supported layout, from existing weights; no published AP.
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data/mine \
     --config.init=hustvl/yolos-small
 
-`--config.init`: COCO weights (a checkpoint of this package, a Hugging Face folder or hub id), or a ViT such as DeiT.
-The weights determine the architecture, and the `model.` settings must agree with it. With --config.init=from_nothing,
-the model is S. Classes and their names come from the annotations; if their number differs, the last layer of the class
-head is initialised afresh. A run has 50 epochs, but at least 4,000 steps, so a small data set is repeated more often.
-It stops after 20 consecutive evaluations, one per epoch or per 200 steps, without improvement. Needs one GPU with 16 GB
-or more. On one GPU a batch is computed in two parts of 4 images (peaks: docs/training.md); on four or eight GPUs use
---config.train.accumulate=1.
+Set `--config.init` to COCO weights (a checkpoint of this package, a Hugging Face folder or hub id), or to a ViT such as
+DeiT. The weights determine the architecture, and the `model.` settings must agree with it. With
+--config.init=from_nothing, the model is S. Classes and their names come from the annotations; if the number of classes
+differs from that of the weights, the last layer of the class head is initialised afresh. A run has 50 epochs, but at
+least 4,000 steps, so a small data set is repeated more often. It stops after 20 consecutive evaluations without
+improvement; it evaluates after every epoch, or every 200 steps if epochs are shorter. Training needs one GPU with at
+least 16 GB. On one GPU, a batch is computed in two parts of 4 images (docs/training.md lists the peak memory); on four
+or eight GPUs, use --config.train.accumulate=1.
 """
 
 from ml_collections import ConfigDict

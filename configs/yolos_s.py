@@ -3,8 +3,8 @@
 yolos-convert deit_small_patch16_224.pth --variant s --out runs/deit_s
 yolos-train --config yolos_s --config.init=runs/deit_s --workdir runs/s
 
-The DeiT-S was trained for 300 epochs. As published: 150 epochs on 8 GPUs, one image each. On fewer devices the batch
-size remains 8; use --config.train.accumulate if memory is insufficient.
+The DeiT-S was trained for 300 epochs. The recipe follows the published training: 150 epochs on 8 GPUs with one image
+each. On fewer devices, the batch size remains 8; use --config.train.accumulate if memory is insufficient.
 """
 
 from ml_collections import ConfigDict

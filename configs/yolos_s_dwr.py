@@ -3,7 +3,8 @@
 yolos-convert deit_small_dwr.pth --variant s_dwr --out runs/deit_s_dwr
 yolos-train --config yolos_s_dwr --config.init=runs/deit_s_dwr --workdir runs/s_dwr
 
-As published: 150 epochs on 8 GPUs, one image each, from a DeiT of the same shape (240 pixels).
+The recipe follows the published training: 150 epochs on 8 GPUs with one image each, starting from a DeiT with the same
+depth and width, trained at 240 pixels.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,12 @@
-r"""YOLOS-S on Pascal VOC, with 20 classes and "no object"; no published AP. Trains on trainval, evaluates on test 2007.
+r"""YOLOS-S on Pascal VOC, with 20 classes and "no object"; no published AP. Evaluated on VOC 2007 test.
 
 yolos-train --config yolos_s_voc --workdir runs/voc --config.data.root=data/VOCdevkit \
     --config.init=runs/s
 
-The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012, whose trainval splits are then combined. The
-sizes are those of the reference for VOC: short sides of 416 to 608, long sides of at most 800, crops of 384 to 512, and
-512 for evaluation. `--config.init`: COCO weights or a converted DeiT. Evaluation adds VOC's own AP50 to COCO's metrics.
+The data set is the folder VOC2007, or VOCdevkit with VOC2007 and VOC2012. Training uses their trainval splits. The
+sizes are those that the reference uses for VOC: short sides of 416 to 608, long sides of at most 800, crops of 384 to
+512, and a short side of 512 for evaluation. Set `--config.init` to COCO weights or a converted DeiT. Evaluation adds
+VOC's own AP50 to COCO's metrics.
 """
 
 from ml_collections import ConfigDict

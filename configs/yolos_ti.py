@@ -3,8 +3,8 @@
 yolos-convert deit_tiny_patch16_224.pth --variant ti --out runs/deit_ti
 yolos-train --config yolos_ti --config.init=runs/deit_ti --workdir runs/ti
 
-As published: 8 GPUs, two images each. Training on fewer devices gives the same result; use
---config.train.accumulate=2 (or more) if memory is insufficient.
+The recipe follows the published training: 8 GPUs with two images each. Training on fewer devices produces the same
+result; use --config.train.accumulate=2 (or more) if memory is insufficient.
 """
 
 from ml_collections import ConfigDict

@@ -24,7 +24,7 @@ from yolos_jax.errors import ADDRESS, ALIASES, LOCAL, InputError, address_of, re
 MARKER = "_CHECKPOINT_METADATA"  # uploaded last: a checkpoint without it is incomplete
 
 LOCK = ".lock"
-_mine: dict[Path, str] = {}  # what this process wrote to its lock files, by run folder
+_mine: dict[Path, str] = {}  # contents of the lock files that this process wrote, by run folder
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 # Local copies of weights, by address: the local path, and the sizes of the copied files.
@@ -47,7 +47,7 @@ def copied(path: str | Path) -> str | Path:
 
     The copy is deleted when the process exits. For a run, only the newest checkpoint is copied, without the optimizer
     state. For any other folder, only its top-level files are copied. For a file, the configuration files in the same
-    folder are copied, too.
+    folder are also copied.
 
     Raises:
       InputError: the address does not exist or cannot be reached.
@@ -87,7 +87,7 @@ def names_at(path: str | Path) -> set[str]:
 
 
 def _weights_among(names: list[str]) -> list[str]:
-    """The newest complete checkpoint's files except the optimizer state; all top-level files if there is none."""
+    """The newest complete checkpoint's files except the optimizer state, or all top-level files if there is none."""
     steps = [int(name.split("/")[0]) for name in names if re.fullmatch(rf"\d+/{MARKER}", name)]
     if not steps:
         return [name for name in names if "/" not in name]
@@ -99,7 +99,7 @@ def _weights_among(names: list[str]) -> list[str]:
 def only_run_in(workdir: Path) -> Iterator[None]:
     """Locks a run's folder, or raises `InputError` if another process is training in it.
 
-    The lock is released even if the process is killed. On a file system without locks, the run that starts last
+    The lock is released even if the process is killed. On a file system without locks, the run that started last
     continues and the other one stops; see `check_alone`.
     """
     with (workdir / LOCK).open("a+") as lock:
@@ -115,7 +115,7 @@ def only_run_in(workdir: Path) -> Iterator[None]:
                 f"note: {workdir} is on a file system without locks ({error.strerror}); if a second run starts there, "
                 "the first one stops"
             )
-        _mine[workdir.absolute()] = f"process {os.getpid()} of host {socket.gethostname()}, {time.time_ns()}"
+        _mine[workdir.absolute()] = f"process {os.getpid()} on host {socket.gethostname()}, {time.time_ns()}"
         lock.truncate(0)
         lock.write(_mine[workdir.absolute()])
         lock.flush()
@@ -139,7 +139,7 @@ def check_alone(workdir: Path) -> None:
 
 
 class Remote:
-    """The files at an address. Methods raise the exceptions of the storage's driver; see `reports`."""
+    """The files at an address. Methods raise the exceptions of the storage driver; see `reports`."""
 
     def __init__(self, address: str):
         from fsspec.core import url_to_fs
@@ -165,7 +165,7 @@ class Remote:
             return b""
 
     def write(self, name: str, content: bytes) -> None:
-        if not self._files.async_impl:  # drivers of buckets, which have no folders, would create a missing bucket
+        if not self._files.async_impl:  # buckets have no folders; their drivers would create a missing bucket
             self._files.makedirs(self._root, exist_ok=True)
         self._files.pipe_file(self._path(name), content)
 
@@ -195,7 +195,7 @@ class Remote:
 
 @contextlib.contextmanager
 def reports(address: str, done: str) -> Iterator[None]:
-    """Converts the exceptions of a storage's driver to `InputError`; `done` is "read" or "written to"."""
+    """Converts the exceptions of a storage driver to `InputError`; `done` is "read" or "written to"."""
     try:
         yield
     except InputError:

@@ -21,12 +21,12 @@ OUTPUT_REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path",
 }  # fmt: skip
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-_outputs: list[str] = []  # folders that the program writes to, because errors of failed writes rarely name them
+_outputs: list[str] = []  # folders that the program writes to; errors from failed writes rarely name them
 
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
-LOCAL = ("file", "local")  # schemes of addresses that are local paths
-ALIASES: dict[str, str] = {}  # addresses of remote folders, by the path of the local copy; see `address`
+LOCAL = ("file", "local")  # schemes of addresses that denote local paths
+ALIASES: dict[str, str] = {}  # addresses of remote folders, by the path of their local copy; see `address`
 
 
 class InputError(Exception):
@@ -55,7 +55,7 @@ def shown(value: Any) -> str:
         value = value[:100]
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number with too many digits, a recursive list, a user-defined class
+    except Exception:  # repr may fail: too many digits, a recursive list, a user-defined class
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= 100 else f"{text[:97]}..."
 
@@ -164,7 +164,7 @@ def check_empty(folder: str | Path) -> None:
 
 
 def reason_of_writing(error: BaseException) -> int | None:
-    """The errno of a failed write that the user can fix; None for any other error.
+    """The errno of a write error that the user can fix; None for any other error.
 
     If a disk is full, native libraries raise their own exceptions, which contain the system's message.
     """
@@ -185,7 +185,7 @@ def written(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def flushed() -> Iterator[None]:
-    """Flushes stdout at the end, even on `SystemExit`, because errors while Python exits cannot be handled."""
+    """Flushes stdout at the end, even on `SystemExit`, because errors cannot be handled while Python is exiting."""
     try:
         yield
     except SystemExit:
@@ -205,7 +205,7 @@ def is_unread(stream: TextIO) -> bool:
 def clear_errors() -> Iterator[None]:
     """Wraps a program: an `InputError` or a failed write becomes one line on stderr and exit code 2.
 
-    If the reader of its output has exited, as `head` does, the program exits silently with the usual code for SIGPIPE.
+    If the reader of its output has exited (for example `head`), the program exits silently with the code for SIGPIPE.
     """
     _outputs.clear()
     try:

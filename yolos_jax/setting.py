@@ -2,8 +2,8 @@
 
     width: int = setting(192, "embedding width, a multiple of heads", low=1, high=8192)
 
-The annotation of the field is the setting's type: int, float, bool, str, or a tuple of int or str, optionally in a
-union with None. `config` reads recipes and command lines according to these declarations.
+The annotation of the field is the setting's type: int, float, bool, str, or a tuple of int, float or str, optionally in
+a union with None or str. `config` reads recipes and command lines according to these declarations.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 
 NO, YES = "no", "yes"
 NEVER = "never"  # not even with --accept_differences, because the optimizer state would not match
-AUGMENTED = "with augmentation"  # without augmentation, training resizes images in the same way as evaluation
+AUGMENTED = "with augmentation"  # without augmentation, training resizes images as evaluation does
 KEY = "setting"  # key in a field's metadata
 
 
@@ -38,7 +38,7 @@ def setting(default: Any, meaning: str, **declared: Any) -> Any:
 
 
 def redeclared(owner: type, name: str, default: Any) -> Any:
-    """The setting `name` of another dataclass, with a different default."""
+    """Redeclares the setting `name` of another dataclass with a different default."""
     (field,) = [field for field in dataclasses.fields(owner) if field.name == name]
     return dataclasses.field(default=default, metadata=field.metadata)
 

@@ -1,4 +1,4 @@
-"""Reads files from users: only regular files up to a maximum size, and text only in UTF-8."""
+"""Reads files provided by users: only regular files up to a maximum size, and text only in UTF-8."""
 
 import codecs
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from yolos_jax.errors import InputError
 
 MOST_BYTES = 2**28  # default maximum file size
-MOST_IMAGE = 9 * 2**27  # maximum size of image files: Pillow's maximum number of pixels at 16 bits, plus a margin
+MOST_IMAGE = 9 * 2**27  # maximum size of image files: Pillow's pixel limit at 16 bits per channel, plus a margin
 _CHUNK = 2**24
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 

@@ -3,8 +3,8 @@
 yolos-convert deit_small_compound.pth --config yolos_s_compound --out runs/deit_s_compound
 yolos-train --config yolos_s_compound --config.init=runs/deit_s_compound --workdir runs/s_compound
 
-It starts from a DeiT of the same shape, pre-trained at 272 pixels, whose weights are not public as far as we know.
-`yolos_s_dwr` is the fast scaling of the paper ("dWr"). The other settings and the position grids are those of
+It starts from a DeiT of the same depth and width, pre-trained at 272 pixels. As far as we know, its weights are not
+public. `yolos_s_dwr` is the fast scaling of the paper ("dWr"). The other settings and the position grids are those of
 `yolos_s`: 22.0 M parameters.
 """
 

@@ -1,9 +1,10 @@
-"""YOLOS-S with detached DET tokens: they and their positions are not trained; otherwise as `yolos_s`. Paper, table 7.
+"""YOLOS-S with detached DET tokens: tokens and positions are not trained; otherwise like `yolos_s`. Paper, table 7.
 
 yolos-convert deit_small_patch16_224.pth --variant s --out runs/deit_s
 yolos-train --config yolos_s_detached --config.init=runs/deit_s --workdir runs/s_detached
 
-Their positions between the blocks are frozen as well, so everything that the 100 tokens add to the input is fixed.
+The positions of the tokens between blocks are frozen as well, so everything that the 100 tokens add to the input is
+fixed.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""YOLOS-S from a distilled DeiT; otherwise as `yolos_s`. Paper, table 2, the row with DeiT's distillation.
+"""YOLOS-S from a distilled DeiT; otherwise like `yolos_s`. Paper, table 2, the row with DeiT's distillation.
 
 yolos-convert timm/deit_small_distilled_patch16_224.fb_in1k --variant s --out runs/deit_s_distilled
 yolos-train --config yolos_s_distilled --config.init=runs/deit_s_distilled --workdir runs/s_distilled

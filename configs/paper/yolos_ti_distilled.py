@@ -1,4 +1,4 @@
-"""YOLOS-Ti from a distilled DeiT; otherwise as `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
+"""YOLOS-Ti from a distilled DeiT; otherwise like `yolos_ti`. Paper, table 2, the row with DeiT's distillation.
 
 yolos-convert timm/deit_tiny_distilled_patch16_224.fb_in1k --variant ti --out runs/deit_ti_distilled
 yolos-train --config yolos_ti_distilled --config.init=runs/deit_ti_distilled --workdir runs/ti_distilled

@@ -1,8 +1,8 @@
-"""YOLOS-Ti without pre-training: 600 epochs from random weights; otherwise as `yolos_ti`. Paper, table 2, "rand. init."
+"""YOLOS-Ti without pre-training: 600 epochs; otherwise like `yolos_ti`. Paper, table 2, "rand. init."
 
 yolos-train --config yolos_ti_scratch --workdir runs/ti_scratch
 
-The initialisation is that of the reference, with small tokens and positions, as in the paper.
+The random initialisation is that of the reference and the paper, with small tokens and positions.
 --config.init=from_nothing selects the initialisation of this package, which learns faster without pre-training.
 """
 

@@ -89,7 +89,7 @@ def assign(recipe: ConfigDict, key: str, text: str) -> None:
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Converts a config to the form that checkpoints store: nested dicts, with lists instead of tuples."""
+    """Converts a config to the form stored in checkpoints: nested dicts, with lists instead of tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -97,7 +97,7 @@ def setting_differences(old: Any, new: Any, hosts: bool = False, never: bool = F
     """Lists settings that must be equal in two recipes but differ, such as "seed 0 vs. 1".
 
     The recipes are those of a checkpoint and of the run that resumes from it or, with `hosts`, of two processes of one
-    run. A missing key has its default value, so that checkpoints from before a key existed can be resumed. With
+    run. A missing key counts as its default, so that checkpoints from before a key existed can be resumed. With
     `never`, only settings that can never change when a run resumes are compared.
     """
     table = SETTINGS[task_of(new)]
@@ -143,7 +143,7 @@ def unknown(key: str, table: Table) -> str:
 
 
 def nearest(name: str, table: Table) -> list[str]:
-    """Keys similar to a misspelt name or to one from another package, by the strictest rule that finds any."""
+    """Keys similar to a misspelt name or to one from another package; returns the matches of the strictest rule."""
     last = name.rpartition(".")[2]
     same = [key for key in table if key.rpartition(".")[2] == last]
     foreign = [key for key, found in table.items() if last in found.setting.also]
@@ -174,6 +174,6 @@ def _items(recipe: Any, where: str) -> list[tuple[str, Any]]:
     """The names and values of a recipe or a group; lists, which JSON has instead of tuples, become tuples."""
     try:
         return [(str(name), tuple(value) if isinstance(value, list) else value) for name, value in recipe.items()]
-    except Exception as error:  # a computed value that fails, or an object that is not a config
+    except Exception as error:  # computing a value may fail, or the object may not be a config
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"{where} cannot be read ({reason}).") from error

@@ -38,8 +38,8 @@ class CommonConfig:
     )
     precision: str = setting(
         "float32", "precision of training: float32; tensorfloat32 (float32 matrix products use the tensor cores of "
-        "GPUs); bfloat16 (for the activations and matrix products of the transformer; parameters, statistics and "
-        "heads stay in float32)",
+        "GPUs); bfloat16 (for the activations and matrix products of the transformer; parameters, "
+        "normalisation statistics and heads stay in float32)",
         choices=(*PRECISIONS, *MORE_PRECISIONS),
     )  # fmt: skip
 

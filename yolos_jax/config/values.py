@@ -28,7 +28,7 @@ class Declared:
 
     @classmethod
     def of(cls, key: str, field: dataclasses.Field[Any], setting: Setting) -> "Declared":
-        """Reads a dataclass field. Its type may be a union with None, or with str for a choice instead of a tuple."""
+        """Reads a dataclass field. Its type may be `X | None`, or `str | tuple[...]` for a named choice or a tuple."""
         kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
         found = next(each for each in kinds if each is not types.NoneType)
         return cls(key, found, types.NoneType in kinds, field.default, setting)
