@@ -1,10 +1,10 @@
-"""Compares the speed of reading and augmenting images for classification with timm's transforms.
+"""Compares how fast yolos-jax and timm read and augment images for classification.
 
 python -m benchmarks.augmentation                          # one core: 500x375 JPEG to 224 pixels, stage by stage
 python -m benchmarks.augmentation --workers 2              # complete loaders, with the same number of workers
 
-Without --data, it generates images of smooth noise: 500x375 pixels at JPEG quality 90, with files about as large as
-ImageNet's. The comparison needs timm, PyTorch and torchvision; without them, only yolos-jax is measured.
+Without --data, it generates images of smooth noise (500x375 pixels, JPEG quality 90) whose files are about as large as
+those of ImageNet. The comparison needs timm, PyTorch and torchvision; without them, only yolos-jax is measured.
 """
 
 import argparse
@@ -45,10 +45,10 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--data", type=Path, help="folder of class folders to use instead of generated images")
-    parser.add_argument("--workers", type=int, default=0, help="workers of each loader; 0 measures one core instead")
+    parser.add_argument("--workers", type=int, default=0, help="workers per loader; 0 times transforms on one core")
     parser.add_argument("--batch-size", type=positive, default=64)
     parser.add_argument("--images", type=positive, default=4000, help="images per measurement")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per library")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arguments.data = arguments.data or make_pictures(Path(folder))
@@ -101,7 +101,7 @@ def parts(arguments: argparse.Namespace) -> None:
 
 
 def our_work(view: RandomView) -> Callable[[bytes], np.ndarray]:
-    """Returns a function from the bytes of a file to patches."""
+    """Returns a function that converts the bytes of a file to patches."""
     random = np.random.default_rng(0)
 
     def work(data: bytes) -> np.ndarray:
@@ -113,10 +113,10 @@ def our_work(view: RandomView) -> Callable[[bytes], np.ndarray]:
 
 
 def timms_work(changes: dict[str, Any]) -> Callable[[bytes], Any]:
-    """Returns a function from the bytes of a file to a normalised tensor, with timm's transforms for DeiT."""
+    """Returns a function that converts the bytes of a file to a normalised tensor with timm's transforms for DeiT."""
     import torch
 
-    torch.set_num_threads(1)  # idle threads would spin, which process_time includes
+    torch.set_num_threads(1)  # idle threads would busy-wait, and process_time would include that
     transform = timms_transform(changes)
 
     def work(data: bytes) -> Any:
@@ -136,7 +136,7 @@ def timms_transform(changes: dict[str, Any]) -> Any:
     )  # fmt: skip
     for step in found.transforms:
         for operation in getattr(step, "ops", ()):
-            operation.magnitude_max = 9.99  # at 10, posterize keeps 0 bits, which is an error in Pillow 13
+            operation.magnitude_max = 9.99  # at magnitude 10, posterize keeps 0 bits, an error in Pillow 13
     return found
 
 
@@ -153,7 +153,7 @@ def ours(arguments: argparse.Namespace, seed: int) -> Generator[int]:
 
 
 class Pictures:
-    """A PyTorch data set of the same files, at module level so that workers can import it."""
+    """A PyTorch data set of the same files, defined at module level so that workers can import it."""
 
     def __init__(self, root: Path, length: int):
         self.files, self.length = sorted((root / "train").rglob("*.jp*g")), length

@@ -9,11 +9,11 @@ from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.model.yolos import build
 
 WORKS = ("forward", "forward_backward", "step")
-OBJECTS = 7  # objects per image, the mean of COCO
+OBJECTS = 7  # objects per image, about the mean in COCO
 
 
 class Case(NamedTuple):
-    """One row of a table; height and width are in pixels, multiples of the patch size."""
+    """One row of a table; height and width are in pixels and must be multiples of the patch size."""
 
     variant: str
     height: int
@@ -52,7 +52,7 @@ def inputs_of(case: Case) -> Inputs:
 
 
 def params_of(case: Case) -> dict:
-    """Random parameters as nested numpy arrays, initialized such that the queries differ."""
+    """Random parameters as nested numpy arrays, initialized so that queries produce different outputs."""
     return build(case.config, 0, "from_nothing")[1]
 
 
@@ -61,12 +61,12 @@ def size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     sides = tuple(int(side) for side in (height, width))
     if any(side < 16 or side % 16 or side > 16 * Compute.max_side for side in sides):
-        raise argparse.ArgumentTypeError(f"both sides must be multiples of 16 of at most {16 * Compute.max_side}")
+        raise argparse.ArgumentTypeError(f"both sides must be multiples of 16 and at most {16 * Compute.max_side}")
     return sides[0], sides[1]
 
 
 def add_case_flags(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Adds the flags whose combinations are the cases."""
+    """Adds the flags whose values are combined into cases."""
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=defaults.get("variants", ["s"]))
     parser.add_argument("--sizes", nargs="+", type=size, default=[(512, 672), (800, 1056)], metavar="HxW")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
@@ -74,7 +74,7 @@ def add_case_flags(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Case]:
-    """Returns a case for each combination of the flags."""
+    """Returns a case for each combination of the flags' values."""
     return [
         Case(variant, height, width, batch, dtype)
         for variant in arguments.variants

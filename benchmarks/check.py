@@ -1,4 +1,4 @@
-"""Compares outputs before a benchmark: yolos-jax on a device with the CPU, and with PyTorch for the same weights."""
+"""Checks outputs before a benchmark: a device against the CPU, and yolos-jax against PyTorch with the same weights."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # maximum differences; relative for 
 
 
 def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> None:
-    """Prints the differences; raises `InputError` if those in float32 are too large. bfloat16 has no limit.
+    """Prints the differences; raises `InputError` if they are too large in float32. bfloat16 has no limits.
 
     A GPU or TPU is compared with the CPU, which uses the other matcher. If `JAX_PLATFORMS` is set, it must include the
-    CPU, as in `cuda,cpu`. A CPU is compared with PyTorch or, if that is not installed, with itself.
+    CPU, as in `cuda,cpu`. A CPU is compared with PyTorch or, without PyTorch, with itself using the other matcher.
     """
     exact = case._replace(dtype="float32")
     here = numbers(exact, device, matcher)
@@ -28,7 +28,7 @@ def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> Non
     for name, other in compared.items():
         differences = distances(here, other)
         print(f"{exact}, difference from {name}: {said(differences)}", flush=True)
-        refuse(differences, f"{exact}: {device.device_kind} and {name}")
+        refuse(differences, f"{exact}: the outputs of {device.device_kind} and {name}")
     if case.dtype != "float32":
         found = numbers(case, device, matcher)
         print(f"{case}, difference from float32: {said(distances(found, here))}", flush=True)
@@ -39,7 +39,7 @@ def cpu() -> jax.Device:
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:
-        reason = "results are compared with those of the CPU, but jax has no CPU device"
+        reason = "results are compared with those on the CPU, but jax has no CPU device"
         raise InputError(f"{reason}; set JAX_PLATFORMS=cuda,cpu, or pass --skip-check.") from error
 
 

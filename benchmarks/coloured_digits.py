@@ -1,4 +1,4 @@
-"""Scenes of coloured digits of different sizes on textured backgrounds, as a data set for fine-tuning.
+"""A fine-tuning data set: scenes of coloured digits of different sizes on textured backgrounds.
 
 The scanned digits and their split into training and validation are the same as in `yolos_jax.datasets.digits`. The
 scenes there have bright digits on a dark background; here, both have random colours, and sizes vary more.
@@ -14,15 +14,15 @@ from PIL import Image
 from yolos_jax.datasets.digits import Digits, Scene, load_digits, split_digits, stencil_of
 
 SIDE = 96  # side of a scene in pixels
-MOST = 3  # maximum digits in a scene
+MOST = 3  # maximum number of digits in a scene
 DIGIT_SIDES = (32, 58)  # range of an enlarged scan's side in pixels
-GAP = 2  # minimum pixels between the boxes of two digits
+GAP = 2  # minimum distance between the boxes of two digits in pixels
 GROUND = 110.0  # maximum mean of each background channel, on a scale of 0 to 255
 CONTRAST = 90.0  # minimum difference in luma between ink and mean background, on the same scale
 TEXTURE = 10.0  # standard deviation of the background's texture, on the same scale
 COARSE = 8  # cells per side of the background's texture
 LUMA = np.array([0.299, 0.587, 0.114])
-TRIES = 50  # maximum attempts to place a digit before it is skipped
+TRIES = 50  # maximum number of attempts to place a digit before it is skipped
 
 
 def write(out: Path, train: int, val: int, seed: int = 0) -> None:
@@ -95,7 +95,7 @@ def _place(
 
 
 def _write_split(folder: Path, scenes: list[Scene], first: int) -> dict[str, Any]:
-    """Writes images with IDs starting at `first` and returns their COCO annotations."""
+    """Writes images with ids starting at `first` and returns their COCO annotations."""
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

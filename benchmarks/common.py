@@ -19,7 +19,7 @@ from yolos_jax.tasks import recipe
 
 AHEAD = 2  # batches that each worker prefetches
 
-# (arguments, seed) -> yields the number of images in each batch.
+# (arguments, seed) -> a generator of the number of images in each batch.
 Loader = Callable[[argparse.Namespace, int], Generator[int]]
 
 
@@ -32,19 +32,19 @@ def positive(text: str) -> int:
 
 
 def loading_flags(description: str | None, split: str, pairs: int) -> argparse.ArgumentParser:
-    """A parser for benchmarks that load images from a COCO folder; `split` and `pairs` are defaults."""
+    """A parser for benchmarks that load images from a COCO folder; `split` and `pairs` are the flags' defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="COCO folder")
     parser.add_argument("--split", default=split)
     parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument("--images", type=positive, default=400, help="images per measurement")
-    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements of each loader")
+    parser.add_argument("--pairs", type=positive, default=pairs, help="measurements per loader")
     return parser
 
 
 def recipe_of(name: str) -> ConfigDict:
-    """Loads a recipe by its name or file."""
+    """Loads a recipe, given its name or file."""
     return load_recipe(name)
 
 
@@ -55,7 +55,7 @@ def augmentation(name: str) -> Pipeline:
 
 
 def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
-    """Prints images per second of two loaders and their ratio; alternates them so that other load affects both."""
+    """Alternates two loaders, so that other load affects both, and prints their images per second and the ratio."""
     print(processor())
     ratios, (one, other) = [], loaders
     for pair in range(arguments.pairs):
@@ -67,7 +67,7 @@ def in_turns(arguments: argparse.Namespace, loaders: dict[str, Loader]) -> None:
 
 
 def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) -> float:
-    """Images per second, not counting the first batch, which includes the start of the workers."""
+    """Images per second, excluding the first batch, which has to wait for the workers to start."""
     with contextlib.closing(loader(arguments, seed)) as counts:
         next(counts)
         start = time.perf_counter()
@@ -76,5 +76,5 @@ def images_per_second(loader: Loader, arguments: argparse.Namespace, seed: int) 
 
 
 def steps_of(arguments: argparse.Namespace) -> int:
-    """Number of batches in a measurement: the uncounted first one, then enough for the requested images."""
+    """Number of batches in a measurement: the first one, which is not timed, and enough for the requested images."""
     return max(2, ceil_div(arguments.images, arguments.batch_size) + 1)

@@ -1,4 +1,4 @@
-"""Compiles forward passes and training steps for GPUs and TPUs without the device, and prints memory and costs.
+"""Compiles forward passes and training steps for GPUs and TPUs that are not present, and prints memory and costs.
 
 make compile-only TARGETS="h100.txtpb a100.txtpb"
 make compile-only-tpu TPUS="v5e v4" OPTIONS="--dtypes bfloat16 --devices 1 8"
@@ -10,12 +10,13 @@ GpuTargetConfigProto in text format. To create such a file, run any jax program 
 XLA_FLAGS=--xla_dump_to=FOLDER; the file is FOLDER/*.gpu_target_config.pbtxt.
 
 The programs are the same as in `yolos-train` and `Detector` (`benchmarks.programs`), with default compiler options and
-sequences of the recipe's longest training bucket. Peak memory is from XLA's buffer assignment: parameters, optimizer
-state, activations and temporaries on one device. On a GPU, the CUDA context (about half a GB) and the workspaces of
-cuBLAS and cuDNN need additional memory at run time. The largest batch sizes in the table are extrapolated linearly to
-75 % of a GPU's memory, which jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is set. Programs whose results are in the
-`--out` file are not compiled again. Compiling a step takes one to several minutes. Only one process at a time can use
-libtpu. The host matcher compiles only for TPUs, because jax cannot compile callbacks for a GPU that is not present.
+the sequence length of the recipe's longest training bucket. Peak memory is taken from XLA's buffer assignment and
+includes parameters, optimizer state, activations and temporaries on one device. On a GPU, the CUDA context (about half
+a GB) and the workspaces of cuBLAS and cuDNN need additional memory at run time. The largest batch sizes in the table
+are extrapolated linearly to 75 % of a GPU's memory, the fraction that jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is
+set. Programs whose results are in the `--out` file are not compiled again. Compiling a step takes one to several
+minutes. Only one process at a time can use libtpu. The host matcher compiles only for TPUs, because jax cannot compile
+callbacks for a GPU that is not present.
 """
 
 import argparse
@@ -88,21 +89,25 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--recipes", nargs="+", default=RECIPES, help="recipe names such as yolos_s, or files")
     parser.add_argument("--programs", nargs="+", default=["forward", "step"], choices=["forward", "step"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
-    parser.add_argument("--remat", nargs="+", type=int, default=[0], choices=[0, 1], help="rematerialize in the step")
-    parser.add_argument("--matchers", nargs="+", default=["device"], choices=["device", "host"], help="step's matcher")
+    parser.add_argument(
+        "--remat", nargs="+", type=int, default=[0], choices=[0, 1], help="whether a step rematerializes activations"
+    )
+    parser.add_argument(
+        "--matchers", nargs="+", default=["device"], choices=["device", "host"], help="where a step runs the matcher"
+    )
     parser.add_argument("--images", nargs="+", type=positive, default=[1], help="images per device")
     parser.add_argument("--devices", nargs="+", type=int, default=[1], choices=[1, 8, 64, 256])
     parser.add_argument("--patches", type=positive, help="sequence length (default: the recipe's longest bucket)")
-    parser.add_argument("--objects", type=positive, default=100, help="boxes per image (COCO's maximum is 93)")
-    parser.add_argument("--launches", action="store_true", help="count kernel launches and bytes moved (only GPUs)")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="XLA options")
+    parser.add_argument("--objects", type=positive, default=100, help="boxes per image (the maximum in COCO is 93)")
+    parser.add_argument("--launches", action="store_true", help="count kernel launches and bytes moved (GPUs only)")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="XLA compiler options")
     parser.add_argument("--hlo", type=Path, help="folder for the optimized HLO of every program")
-    parser.add_argument("--out", default="compile_only.json", help="JSON file of results; existing ones are kept")
+    parser.add_argument("--out", default="compile_only.json", help="JSON file for results; keeps existing results")
     return parser
 
 
 def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
-    """All combinations of the flags; rematerialization and the matcher apply only to steps."""
+    """All combinations of the flags' values; rematerialization and the matcher apply only to steps."""
     found, options = [], " ".join(arguments.options)
     for program in arguments.programs:
         step = program == "step"
@@ -126,7 +131,7 @@ def option_of(text: str) -> tuple[str, Any]:
 
 
 def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
-    """Descriptions of `count` devices and the memory of each in bytes; raises `InputError` if that is impossible."""
+    """Descriptions of `count` devices and the memory of each in bytes; raises `InputError` if there are none."""
     try:
         if target in TPUS:
             memory, layouts = TPUS[target]
@@ -138,7 +143,7 @@ def devices_of(target: str, count: int) -> tuple[Sequence[Any], float]:
         return found.devices, float(size[1]) if size else 0.0
     except (OSError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{target} is not available as a target ({reason}); see --help on --targets.") from error
+        raise InputError(f"{target} is not available as a target ({reason}); see --targets in --help.") from error
 
 
 def _tpus(kind: str, layout: str) -> Sequence[Any]:
@@ -152,7 +157,7 @@ def _tpus(kind: str, layout: str) -> Sequence[Any]:
 
 
 def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compiles a program; returns its time, memory, calls and collectives, or the first line of the error."""
+    """Compiles a program; returns its compile time, memory, calls and collectives, or the first line of the error."""
     devices, memory = devices_of(target, case.devices)
     patches = arguments.patches or longest(case.recipe)
     start, cpu = time.perf_counter(), time.process_time()
@@ -193,7 +198,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
 
 
 def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tuple[Any, tuple, Compute]:
-    """Returns the jitted program of a case, the shapes of its arguments, and how it is computed."""
+    """Returns the jitted program of a case, the shapes of its arguments, and its `Compute`."""
     mesh = data_mesh(devices)
     wanted = recipe_of(case.recipe)
     wanted.precision, wanted.model.remat = case.dtype, case.remat
@@ -213,12 +218,12 @@ def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tupl
 
 
 def longest(name: str) -> int:
-    """The largest number of patches when training with a recipe on images of aspect ratios up to 2."""
+    """The largest number of patches when training with a recipe on images with aspect ratios of up to 2."""
     return augmentation(name).longest(np.array([(1000, height) for height in range(500, 1001)]))
 
 
 def name_of(case: Case) -> str:
-    """A case as text."""
+    """Formats a case as text."""
     remat = " remat" if case.remat else ""
     matcher = f" matcher={case.matcher}" if case.matcher == "host" else ""
     options = f" {case.options}" if case.options else ""
@@ -227,7 +232,7 @@ def name_of(case: Case) -> str:
 
 
 def line(entry: dict[str, Any]) -> str:
-    """The line to print for a result."""
+    """Formats a result as one line."""
     case = Case(**entry["case"])
     if "error" in entry:
         return f"{name_of(case)}: does not compile: {entry['error']}"
@@ -236,7 +241,7 @@ def line(entry: dict[str, Any]) -> str:
         attention += f" of {entry['query_block']}"
     said = [
         f"{entry['peak_bytes'] / 1e9:.2f} GB",
-        f"attention {attention}",
+        f"attention: {attention}",
         f"compiled in {entry['seconds']} s ({entry['cpu_seconds']} s of CPU time)",
     ]
     if entry["memory_bytes"]:
@@ -244,7 +249,7 @@ def line(entry: dict[str, Any]) -> str:
     if "launches" in entry:
         said.append(f"{entry['launches']} launches, {entry['moved_bytes'] / 1e9:.1f} GB moved")
         said += [f"{entry['unknown_loops']} loop(s) of unknown length"] if entry["unknown_loops"] else []
-    said += [f"{count} call(s) of {name}" for name, count in list(entry["calls"].items())[:4]]
+    said += [f"{count} call(s) to {name}" for name, count in list(entry["calls"].items())[:4]]
     said += [f"TF32 in {entry['kernels_with_tf32']} kernel(s)"] if entry["kernels_with_tf32"] else []
     for each in entry["collectives"]:
         said.append(f"{each['number']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches overlap")

@@ -1,10 +1,11 @@
-"""Compares the speed of evaluation and of detection in image files with transformers, on images of mixed sizes.
+"""Compares the speed of yolos-jax and transformers in evaluation and in detection, on images of different sizes.
 
 python -m benchmarks.evaluation --data data/coco --split val2017 --images 80 --batches 4 1 --out evaluation.json
 
-Both libraries read files, resize, detect and, in the evaluation, compute the COCO metrics, with the same random
-weights. The image processor of transformers pads the images of a batch to the same size. After one pass of yolos-jax
-that compiles, the two alternate; a ratio is the speed of yolos-jax divided by that of transformers.
+Both libraries have the same random weights. They read image files, resize the images, detect objects and, in the
+evaluation, compute the COCO metrics. The image processor of transformers pads the images of a batch to the same size.
+After a first pass of yolos-jax, which compiles, the two alternate; a ratio is the speed of yolos-jax divided by that of
+transformers.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--short-side", type=positive, default=800)
     parser.add_argument("--batches", nargs="+", type=positive, default=[4, 1])
     parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per library")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     device = jax.devices()[0]
@@ -92,7 +93,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 def _our_evaluation(
     source: DataSet, params: dict, batch: int, device: jax.Device, arguments: argparse.Namespace
 ) -> Callable[[], Any]:
-    """An evaluation as in yolos-eval, but with threads that decode images instead of processes."""
+    """Returns a function that evaluates like yolos-eval, but decodes images in threads instead of processes."""
     config: Any = detection_recipe(arguments.variant)
     config.data.short_side, config.data.workers, config.eval.batch_size = arguments.short_side, 0, batch
     config = recipe.prepare(config, DetectionConfig)
@@ -106,11 +107,11 @@ def _our_detector(
     meta = Meta(VARIANTS[arguments.variant], source.label_names)
     detector = Detector(params, meta, arguments.short_side, batch_size=batch)
     files = [example.file for example in source.examples]
-    return lambda: detector(files)  # one call, so that it can group images of similar size
+    return lambda: detector(files)  # a single call, so that it can group images of similar size
 
 
 class Peer:
-    """Detection with transformers in the images of a data set."""
+    """Runs the transformers detector on the images of a data set."""
 
     def __init__(self, source: DataSet, params: dict, device: str, batch: int, arguments: argparse.Namespace):
         import transformers
@@ -122,7 +123,7 @@ class Peer:
         self.model = peers.network(case_of(arguments), params, "sdpa", device).eval()
 
     def __call__(self, score: bool) -> dict[str, float] | None:
-        """Detects objects in all images; if `score`, returns the COCO metrics, for which all queries count."""
+        """Detects objects in all images; if `score`, returns the COCO metrics, which are computed from all queries."""
         import torch
 
         results: list[dict[str, Any]] = []

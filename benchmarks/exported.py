@@ -4,7 +4,7 @@ python -m benchmarks.exported --folder exported --annotations demo/digits/annota
     --images demo/digits/val2017
 
 It runs the StableHLO program, and each .onnx file in ONNX Runtime and in OpenVINO if they are installed. Images are
-processed one by one, as in run_detector.py. Times are medians that exclude the first call, which compiles.
+processed one at a time, as in run_detector.py. Times are medians that exclude the first call, which compiles.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Detect = Callable[[list[Image.Image], float], list[list[dict[str, Any]]]]
 
 
 class OpenVinoDetector(OnnxDetector):
-    """An .onnx file of an exported folder, run with OpenVINO on the CPU."""
+    """An .onnx file from an exported folder, run with OpenVINO on the CPU."""
 
     def __init__(self, folder: Path, file: str = "detector.onnx", precision: str = "f32"):
         import openvino
@@ -46,7 +46,7 @@ class OpenVinoDetector(OnnxDetector):
 
 
 def programs(folder: Path) -> dict[str, Detect]:
-    """All programs in a folder that the installed runtimes can run, by name."""
+    """Returns all programs in a folder that the installed runtimes can run, keyed by name."""
     found: dict[str, Detect] = {"StableHLO, jax": ExportedDetector(folder)}
     files = sorted(path.name for path in folder.glob("*.onnx"))
     if importlib.util.find_spec("onnxruntime"):
@@ -82,11 +82,11 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True, type=Path, help="folder written by yolos-export")
-    parser.add_argument("--annotations", required=True, type=Path, help="COCO's instances_SPLIT.json")
-    parser.add_argument("--images", required=True, type=Path, help="folder of the images")
+    parser.add_argument("--annotations", required=True, type=Path, help="COCO annotation file")
+    parser.add_argument("--images", required=True, type=Path, help="folder with the images")
     args = parser.parse_args()
     if not args.annotations.is_file():
-        raise InputError(f"{args.annotations} is not a file; pass COCO's instances_SPLIT.json.")
+        raise InputError(f"{args.annotations} is not a file; pass a COCO annotation file.")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(args.annotations))
     print("| program | AP | AP50 | ms per image |\n|---|---|---|---|")

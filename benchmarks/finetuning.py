@@ -1,4 +1,4 @@
-"""Compares the fine-tuning recipe with the one at commit 27265a3, and measures each change, with a micro model.
+"""Compares the fine-tuning recipe with its version at commit 27265a3, change by change, with a micro model.
 
 python -m benchmarks.finetuning --out runs/finetuning --bccd data/bccd
 python -m benchmarks.finetuning --out runs/finetuning --data digits --images 200 --rows 27265a3 all --seeds 0
@@ -6,12 +6,12 @@ python -m benchmarks.finetuning --out runs/finetuning --rows all all,data.augmen
 
 A micro detector is fine-tuned on --images images: coloured digits on textured backgrounds (200 validation scenes), or
 photos of blood cells (--bccd: the data set in Pascal VOC layout, 205 training and 87 validation photos). It starts
-from a detector trained on `datasets.digits` (`start`, trained first with configs/digits.py and 32 DET tokens) or from
-random weights (`nothing`). Image sizes and the learning rate are adapted to the micro model (`finetuning_rows`);
-everything else is unchanged. The seed selects the images and their order.
+from a detector of digits (`start`, which is first trained on `datasets.digits` with configs/digits.py and 32 DET
+tokens) or from random weights (`nothing`). Image sizes and the learning rate are adapted to the micro model
+(`finetuning_rows`); everything else is unchanged. The seed selects the images and their order.
 
 AP is from the last evaluation of the averaged parameters, `best AP` from the best one, and `raw AP` from the last
-evaluation of the parameters that are not averaged. Each run is a separate process on one core. `seconds` includes
+evaluation of the parameters without averaging. Each run is a separate process on one core. `seconds` includes
 compilation; `CPU seconds` does not depend on other processes on that core. Each run adds a line to OUT/results.jsonl,
 and runs that have a result there are skipped.
 """
@@ -37,8 +37,8 @@ from yolos_jax.errors import InputError, clear_errors
 from yolos_jax.tools.analysis.tables import markdown
 
 STARTS = ("start", "nothing")
-SCENES = (1000, 200)  # for training and for validation
-DET_TOKENS = 32  # of the micro detector; a photo of blood cells has up to 30 boxes
+SCENES = (1000, 200)  # number of training and validation scenes
+DET_TOKENS = 32  # DET tokens of the micro detector; a photo of blood cells has up to 30 boxes
 REDUCED = 192  # short side of the resized photos in pixels
 NUMBERS = ("AP", "AP50", "best AP", "best AP50", "raw AP", "seconds", "CPU seconds", "steps")
 
@@ -63,16 +63,21 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--bccd", type=Path, help="folder of the blood cell data set, for --data bccd")
     parser.add_argument("--images", type=positive, nargs="+", default=[50, 200, 1000], help="number of training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=[*ROWS], help="settings may follow: all,data.augment=light")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=[*ROWS],
+        help="rows of the table; a row may add settings: all,data.augment=light",
+    )
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=[*STARTS])
     parser.add_argument("--start", type=Path, help="run to use as the starting detector (default: train one)")
-    parser.add_argument("--start-epochs", type=positive, help="epochs to train that detector for")
+    parser.add_argument("--start-epochs", type=positive, help="epochs to train the starting detector")
     parser.add_argument("--jobs", type=positive, default=2, help="number of parallel runs, each on one core")
     return parser
 
 
 def start_of(out: Path, epochs: int | None) -> Path:
-    """The run of a micro detector on digit scenes; trains it if it does not exist."""
+    """Returns the run of a micro detector for digit scenes; trains it if it does not exist."""
     from yolos_jax import train
     from yolos_jax.datasets import digits
 
@@ -89,7 +94,7 @@ def start_of(out: Path, epochs: int | None) -> Path:
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """The runs for `run_queue`; prints a message for each row or number of images that it has to skip."""
+    """Returns the runs for `run_queue`; prints a message for each row or number of images that it has to skip."""
     from yolos_jax.inference.loading import load_model
 
     model = load_model(start)[1].model
@@ -108,7 +113,7 @@ def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
 def _runs_of_row(
     arguments: argparse.Namespace, start: Path, settings: dict[str, Any], row: str, data: str, images: int, most: int
 ) -> list[dict[str, Any]]:
-    """A run for each starting point and seed."""
+    """Returns a run for each starting point and seed."""
     if images > most:
         print(f"skipped: {data} has only {most} training images, not {images}")
         return []
@@ -135,7 +140,7 @@ def _told() -> Any:
 
 
 def data_folder(data: str, arguments: argparse.Namespace) -> Path:
-    """A COCO folder with the splits train and val; writes it if it does not exist."""
+    """Returns a COCO folder with the splits train and val; writes it if it does not exist."""
     folder: Path = arguments.out / data
     if (folder / "made").is_file():  # written last, so the folder is complete
         return folder
@@ -186,7 +191,7 @@ def write_reduced(root: Path, out: Path, short_side: int) -> None:
 
 
 def subset(root: Path, images: int, seed: int) -> Path:
-    """Writes the annotations of randomly chosen images, the same ones for every row, and returns the file."""
+    """Writes the annotations of randomly selected images, the same for every row, and returns the path of the file."""
     path = root / "subsets" / f"{images}-{seed}.json"
     content = _content(root, "train")
     order = np.random.default_rng([seed, 2]).permutation(len(content["images"]))
@@ -256,7 +261,7 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Formats mean and range, such as "0.412 (0.401 to 0.420)"; only the mean if all values round to the same text."""
+    """Formats mean and range, as in "0.412 (0.401 to 0.420)", or only the mean if all values are equal when rounded."""
     if not values:
         return ""
     mean = format(statistics.mean(values), form)

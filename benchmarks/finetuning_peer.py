@@ -1,15 +1,15 @@
-"""Compares fine-tuning with `transformers`, using the same weights, images, order, learning rate and steps.
+"""Compares fine-tuning in yolos-jax and transformers with the same weights, images, order, learning rate and steps.
 
 python -m benchmarks.finetuning_peer --out runs/peer
 python -m benchmarks.finetuning_peer --out runs/few --images 160 --epochs 2 --seeds 0 --start-epochs 1    # quick test
 
-yolos-jax trains with `yolos_jax.train`, transformers in a plain PyTorch loop: `YolosForObjectDetection` with its loss
-and matching, `torch.optim.AdamW` with the same parameter groups as yolos-jax, and `clip_grad_norm_`. Both compute in
-float32 and read the same batches of coloured digits, all of one size and without augmentation. Both start from the
+yolos-jax trains with `yolos_jax.train`. transformers trains in a plain PyTorch loop: `YolosForObjectDetection` with its
+loss and matching, `torch.optim.AdamW` with the same parameter groups as yolos-jax, and `clip_grad_norm_`. Both compute
+in float32 and read the same batches of coloured digits, which have one size and are not augmented. Both start from the
 same weights: the starting detector of `benchmarks.finetuning` (`start`), or random weights (`nothing`). The seed
 determines the order of the images and the random weights. The same function scores the final outputs of both.
 
-After some hundred steps, rounding errors make the runs diverge as much as two seeds do. The losses of the first step
+After a few hundred steps, rounding errors make the runs differ as much as two seeds do. The losses of the first step
 must agree to within 1e-4; otherwise, the benchmark raises an error and prints no table.
 """
 
@@ -53,7 +53,7 @@ SIDES = ("ours", "transformers")
 BATCH = 16
 SIDE = 72  # side of the images in pixels
 SHOWN = (1, 2, 10, 100)  # steps whose losses are compared
-SAME = 1e-4  # maximum relative difference between the first step's losses
+SAME = 1e-4  # maximum relative difference between the losses of the first step
 STATED: dict[str, Any] = {
     "data.train_split": "train", "data.val_split": "val", "data.categories": "contiguous", "data.scales": (),
     "data.short_side": SIDE, "data.max_side": SIDE, "data.workers": 0, "data.buckets": 1, "model.max_side": SIDE // 8,
@@ -88,13 +88,13 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=finetuning.STARTS, default=["start"])
     parser.add_argument("--start", type=Path, help="run to use as the starting detector (default: train one)")
-    parser.add_argument("--start-epochs", type=positive, help="epochs to train that detector for")
+    parser.add_argument("--start-epochs", type=positive, help="epochs to train the starting detector")
     parser.add_argument("--jobs", type=positive, default=2, help="number of parallel runs, each on one core")
     return parser
 
 
 def runs_of(arguments: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
-    """A run for each starting point, seed and library."""
+    """Returns a run for each starting point, seed and library."""
     model = load_model(start)[1].model
     root = finetuning.data_folder("digits", arguments)
     annotations = finetuning.subset(root, arguments.images, 0)
@@ -179,7 +179,7 @@ def train_theirs(task: DetectionTask) -> tuple[list[float], Forward]:
 
 
 def network(params: dict, model: YolosConfig, weights: LossWeights) -> Any:
-    """The model of transformers with these parameters and loss weights."""
+    """The transformers model with these parameters and loss weights."""
     import torch
     import transformers
 
@@ -205,7 +205,7 @@ def groups_of(model: Any, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def pixels_of(patches: np.ndarray, grid: np.ndarray, patch: int) -> Any:
-    """Converts patches of images of one size to normalised images, a float32 tensor `[B, 3, H, W]`."""
+    """Converts the patches of images of one size to a float32 tensor `[B, 3, H, W]` of normalised pixels."""
     import torch
 
     rows, columns = (int(side) for side in grid[0])
@@ -219,7 +219,7 @@ def pixels_of(patches: np.ndarray, grid: np.ndarray, patch: int) -> Any:
 
 
 def labels_of(batch: TrainBatch) -> list[dict[str, Any]]:
-    """The targets of a batch in the format of transformers."""
+    """The targets of a batch in the format that transformers expects."""
     import torch
 
     found = []
@@ -230,7 +230,7 @@ def labels_of(batch: TrainBatch) -> list[dict[str, Any]]:
 
 
 def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
-    """COCO metrics on the validation split, with the best class of every query, as in DETR."""
+    """COCO metrics on the validation split, computed from the best class of every query, as in DETR."""
     source = recipe.source_of(task.config, "val", task.source.category_ids, task.source.num_classes)
     examples = source.examples
     geometry = recipe.geometry_of(task.config, task.model)
@@ -253,7 +253,7 @@ def score(task: DetectionTask, forward: Forward) -> dict[str, float]:
 
 
 def loss_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Table rows of both losses, for `markdown`; raises `InputError` if the first step's losses differ."""
+    """Table rows for `markdown` with both losses; raises `InputError` if those of the first step differ too much."""
     rows = []
     for ours, theirs in pairs_of(results):
         row = {"start": ours["run"]["start"], "seed": str(ours["run"]["seed"])}
@@ -263,7 +263,7 @@ def loss_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
                 row[name] = f"{ours[name]:.6f}, {theirs[name]:.6f} (difference {apart:.0e})"
         first = abs(ours["loss 1"] - theirs["loss 1"]) / theirs["loss 1"]
         if first > SAME:
-            raise InputError(f"losses of the first step differ by {first:.1e}: {ours['loss 1']}, {theirs['loss 1']}.")
+            raise InputError(f"the losses of step 1 differ by {first:.1e}: {ours['loss 1']}, {theirs['loss 1']}.")
         rows.append(row)
     return rows
 
@@ -282,7 +282,7 @@ def rows_of(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     for start in dict.fromkeys(ours["run"]["start"] for ours, _ in pairs):
         for place, side in enumerate(SIDES):
             of_side = [pair[place] for pair in pairs if pair[0]["run"]["start"] == start]
-            row = {"start": start, "side": side, "steps": str(of_side[0]["steps"])}
+            row = {"start": start, "library": side, "steps": str(of_side[0]["steps"])}
             row |= {f"AP, seed {each['run']['seed']}": f"{each['AP']:.3f}" for each in of_side}
             row["AP"] = finetuning.spread([each["AP"] for each in of_side], ".3f")
             row["AP50"] = finetuning.spread([each["AP50"] for each in of_side], ".3f")

@@ -16,25 +16,25 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.training import rates, run
 
 OLD, ALL = "27265a3", "all"
-# The settings of `configs/finetune_custom.py` at that commit. Newer settings have values that reproduce it.
+# The settings of `configs/finetune_custom.py` at that commit. Settings added later have values that reproduce it.
 OLD_SETTINGS: dict[str, Any] = {
     "train.batch_size": 8, "train.epochs": 50, "train.least_steps": 0, "train.patience": 0, "train.ema": 0.999,
     "optimizer.schedule": "step", "optimizer.warmup_epochs": 1.0, "optimizer.warmup_steps": 0,
     "eval.every_epochs": 5, "eval.least_steps": 0, "data.augment": "none",
 }  # fmt: skip
 CONSTANT = "constant average"  # not a setting: selects the moving average of that commit, without decay warm-up
-# The settings of the current recipe that each row adds to the old one. "+steps" also sets warm-up and evaluations in
-# steps, and "+patience" evaluates after every epoch, because patience needs frequent evaluations.
+# The settings of the current recipe that each row adds to the old one. "+steps" also specifies warm-up and evaluations
+# in steps, and "+patience" evaluates after every epoch, because patience needs frequent evaluations.
 CHANGES: dict[str, tuple[str, ...]] = {
     "+average": (CONSTANT,),
     "+steps": ("train.least_steps", "optimizer.warmup_steps", "eval.every_epochs", "eval.least_steps"),
     "+augment": ("data.augment",),
     "+patience": ("train.patience", "eval.every_epochs"),
 }
-AUGMENT = "light"  # preset of "+augment", because the current recipe has none
+AUGMENT = "light"  # preset for "+augment", because the current recipe has none
 ROWS = (OLD, *CHANGES, ALL)
 
-# Sizes for patches of 8 x 8 pixels, in proportion to the recipe's: short sides of 480 to 800, crops of 384 to 600.
+# Sizes for patches of 8 x 8 pixels, in proportion to the recipe's short sides (480 to 800) and crops (384 to 600).
 _DIGITS: dict[str, Any] = {
     "data.short_side": 64, "data.max_side": 80, "data.scales": (48, 56, 64),
     "data.crop_sides": (32, 40, 48), "data.crop_range": (32, 48), "model.max_side": 10,
@@ -44,7 +44,7 @@ _BCCD: dict[str, Any] = {
     "data.crop_sides": (48, 60, 72), "data.crop_range": (48, 72), "model.max_side": 16,
 }  # fmt: skip
 SIZES = {"digits": _DIGITS, "bccd": _BCCD}
-# Twice the learning rate of `configs/digits.py`, just as the recipe has twice the learning rate of S.
+# Twice the learning rate of `configs/digits.py`, just as the recipe has twice that of `configs/yolos_s.py`.
 MICRO: dict[str, Any] = {
     "optimizer.learning_rate": 1e-3, "train.accumulate": 1, "train.log_every": 200, "train.curves": False,
     "data.workers": 0, "data.buckets": 1, "eval.batch_size": 50, "eval.compilation_cache": "off",
@@ -53,7 +53,7 @@ MICRO: dict[str, Any] = {
 
 
 def settings_of(row: str, data: str, model: YolosConfig) -> dict[str, Any]:
-    """The settings of a row that differ from the defaults, by dotted key, and the type of moving average (`CONSTANT`).
+    """The settings of a row that differ from the defaults, as dotted keys, and the type of moving average.
 
     Args:
       row: one of `ROWS`, optionally followed by settings, as in "all,data.augment=light".
@@ -108,12 +108,12 @@ def _stated(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe for `yolos_jax.train`."""
+    """Converts settings to a recipe for `yolos_jax.train`."""
     return unflatten_dict({key: value for key, value in settings.items() if key != CONSTANT}, sep=".")
 
 
 def average_warms_up() -> bool:
-    """Whether the decay of the package's moving average warms up: one update replaces most of the initial weights."""
+    """Whether the decay of the moving average warms up, so that the first update replaces most of the weights."""
     average: Any = rates.make_average(0.999)
     zero = {"x": jnp.zeros(())}
     one = {"x": jnp.ones(())}
@@ -125,7 +125,7 @@ def average_warms_up() -> bool:
 
 
 def with_constant_average() -> None:
-    """Replaces the moving average in this process by that of commit 27265a3, which has a constant decay."""
+    """Replaces the moving average in this process with the one at commit 27265a3, which has a constant decay."""
 
     def make_average(decay: float, rates: Any = None) -> Any:
         def average(old: dict, params: dict, *_: jax.Array) -> dict:

@@ -1,4 +1,4 @@
-"""Compares the time of yolos-predict on one image, including start-up, with the pipeline of transformers.
+"""Compares the run time of yolos-predict on one image, including start-up, with that of the transformers pipeline.
 
 python -m benchmarks.first_box cat.jpg --variant s --pairs 5
 
@@ -38,9 +38,9 @@ print(pipeline("object-detection", model=sys.argv[1])(sys.argv[2], threshold=0.5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="Hugging Face folder")
+    parser.add_argument("--checkpoint", type=Path, help="Hugging Face folder (default: random weights)")
     parser.add_argument("--variant", choices=list(VARIANTS), default="s", help="model size for random weights")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each program")
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per program")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if not peers.available():
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Returns seconds as a dict that can be written as JSON; `folder` is for temporary files."""
+    """Returns run times in seconds, in a dict that can be written as JSON; `folder` is for temporary files."""
     checkpoint = arguments.checkpoint or folder / "weights"
     if arguments.checkpoint is None:
         case = Case(arguments.variant, 800, 1056, 1, "float32")

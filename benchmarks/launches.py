@@ -11,7 +11,7 @@ Rules:
   operand that is only sliced or gathered from, only the slices count; for an in-place update, only the update. u8 and
   s8 results of a library call are its workspace and do not count.
 - XLA may combine launches into command buffers (CUDA graphs), and libraries may launch several kernels per call; the
-  HLO shows neither. Use both numbers to compare programs, not to predict time.
+  HLO shows neither. Use launches and bytes to compare programs, not to predict times.
 """
 
 import collections
@@ -27,7 +27,7 @@ ARRAY = re.compile(rf"\b({'|'.join(SIZES)})\[([\d,]*)\]")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
         "opt-barrier", "async-update", "add-dependency", "domain"}  # fmt: skip
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
-RENAMED = "bitcast", "reshape", "get-tuple-element"  # within a fusion, these only give an operand another name
+RENAMED = "bitcast", "reshape", "get-tuple-element"  # within a fusion, these only rename an operand
 
 
 class Instruction(NamedTuple):
@@ -59,10 +59,10 @@ Computations = Mapping[str, Sequence[Instruction]]
 
 @dataclasses.dataclass
 class Cost:
-    """The launches and bytes moved of a program or a part of it."""
+    """The number of launches of a program or a part of it, and the bytes that it moves."""
 
-    launches: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # by `kind`
-    moved: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # bytes by `kind`
+    launches: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # for each `kind`
+    moved: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # bytes for each `kind`
     unknown_loops: int = 0
 
     def add(self, other: "Cost", times: int = 1) -> None:
@@ -78,7 +78,7 @@ def cost(hlo: str) -> Cost:
 
 
 def calls(hlo: str) -> dict[str, int]:
-    """The number of calls of each library function or callback, most frequent first; loop bodies count once."""
+    """The number of calls to each library function or callback, most frequent first; loop bodies count once."""
     found = collections.Counter(re.findall(r'custom_call_target="([^"]*)"', hlo))
     return dict(found.most_common())
 
@@ -98,7 +98,7 @@ def tf32_products(hlo: str) -> int:
 
 
 class Collective(NamedTuple):
-    """A type of communication in a program."""
+    """All collectives of one type in a program."""
 
     op: str
     number: int
@@ -107,7 +107,7 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """Counts communication in a scheduled HLO module; loop bodies count once per iteration."""
+    """Counts the collectives in a scheduled HLO module; loop bodies count once per iteration."""
     computations, entry = parse(hlo)
     found = {op: [0, 0, 0] for op in COLLECTIVES}
 
@@ -133,7 +133,7 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Returns the instructions of every computation by its name, and the name of the entry computation."""
+    """Returns a dict from the name of each computation to its instructions, and the name of the entry computation."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in hlo.splitlines():
@@ -181,7 +181,7 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def size(shape: str) -> int:
-    """Bytes of an array, or of all arrays in a tuple."""
+    """Size in bytes of an array, or of all arrays in a tuple."""
     return sum(_bytes(*found) for found in ARRAY.findall(shape))
 
 
@@ -194,7 +194,7 @@ def _of_computation(computations: Computations, name: str) -> Cost:
 
 
 def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computations: Computations) -> Cost:
-    """The cost of an instruction and of the computations that it calls; `shapes` are by operand name."""
+    """The cost of an instruction and of the computations that it calls; `shapes` maps operand names to shapes."""
     total = Cost()
     if instruction.op in FREE or instruction.op.endswith("-done"):
         return total
@@ -212,7 +212,7 @@ def _of_instruction(instruction: Instruction, shapes: Mapping[str, str], computa
 
 
 def turns_of(loop: Instruction, computations: Computations) -> int | None:
-    """A loop's number of iterations, from XLA's annotation or a counter compared with a constant; None if unknown."""
+    """Number of iterations of a loop, from XLA's annotation or a counter with a constant limit; None if unknown."""
     if loop.op != "while":
         return None
     found = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -226,7 +226,7 @@ def turns_of(loop: Instruction, computations: Computations) -> int | None:
 
 
 def _inner(instruction: Instruction, computations: Computations) -> list[str]:
-    """Names of computations that run instead of the instruction itself; none for a fusion, which is one launch."""
+    """Names of the computations that an instruction runs; empty for a fusion, which counts as one launch."""
     if instruction.op == "while":
         known = turns_of(instruction, computations) is not None  # if so, the condition is not evaluated
         return instruction.called("body") + ([] if known else instruction.called("condition"))
@@ -263,7 +263,7 @@ def _moved_by_fusion(body: Sequence[Instruction]) -> int:
             users[operand].append((instruction, operand))
 
     def uses(name: str) -> Iterator[tuple[Instruction, str]]:
-        """Instructions that use a value, directly or under another name, and the name that they use."""
+        """Yields the instructions that use a value, directly or under a different name, and that name."""
         for user, operand in users[name]:
             if user.op in RENAMED:
                 yield from uses(user.name)

@@ -1,9 +1,9 @@
-"""Measures the CPU time and memory to read the annotations of a large data set in each layout.
+"""Measures the CPU time and memory needed to read the annotations of a large data set in each layout.
 
 python -m benchmarks.layouts --images 100000
 
-For each layout, it writes tiny images with 5 boxes each to a temporary folder and reads them in a separate process.
-Writing takes longer than reading. `--layouts datasets` needs the package `datasets`.
+For each layout, it writes tiny images with 5 boxes each to a temporary folder and reads the annotations in a separate
+process. Writing takes longer than reading. `--layouts datasets` needs the package `datasets`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 NAMES = [f"class{i:02d}" for i in range(20)]
 SIZE, BOXES = (64, 48), 5
-Row = tuple[str, list[tuple[int, int, int, int, int]]]  # stem; class, x, y, width, height
+Row = tuple[str, list[tuple[int, int, int, int, int]]]  # file stem, and the class, x, y, width and height of each box
 
 
 def rows(count: int) -> Iterator[Row]:
@@ -32,7 +32,7 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def coco_content(found: list[Row], first: int = 1) -> str:
-    """The text of a COCO annotation file."""
+    """Returns the text of a COCO annotation file."""
     images: list[dict] = []
     annotations: list[dict] = []
     for i, (stem, boxes) in enumerate(found, 1):
@@ -93,7 +93,7 @@ def write_imagefolder(root: Path, found: list[Row]) -> str:
 
 
 def write_datasets(root: Path, found: list[Row]) -> str:
-    """Writes with `save_to_disk` of the package `datasets`; the rows contain the encoded images."""
+    """Writes with `save_to_disk` from the package `datasets`; the rows contain the encoded images."""
     import datasets
     from PIL import Image
 
@@ -116,7 +116,7 @@ WRITERS = {f.__name__[6:]: f for f in writers}
 
 
 def write_images(root: Path, images: Path, found: list[Row]) -> None:
-    """Writes one image as hard links under many names."""
+    """Writes one image and hard-links it under many names."""
     from PIL import Image
 
     images.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def write_images(root: Path, images: Path, found: list[Row]) -> None:
 
 
 def peak() -> int:
-    """Peak memory of this process in KiB; on Linux, it excludes the parent's, which getrusage includes."""
+    """Peak memory of this process in KiB; on Linux, without the parent's peak, which getrusage includes."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     high = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
@@ -148,7 +148,8 @@ def read(root: Path) -> None:
     used, most = time.process_time() - start, peak()
     found = f"{len(source.examples)} images, {int(source.examples.counts.sum())} boxes"
     print(
-        f"{source.layout}: {found}, {used:.1f} s of CPU time, peak {most / 1024:.0f} MiB (before {before / 1024:.0f})"
+        f"{source.layout}: {found}, {used:.1f} s of CPU time, "
+        f"peak memory {most / 1024:.0f} MiB ({before / 1024:.0f} MiB before reading)"
     )
 
 

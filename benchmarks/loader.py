@@ -1,8 +1,8 @@
-"""Compares the speed of loading training images with a PyTorch DataLoader.
+"""Compares how fast yolos-jax and a PyTorch DataLoader load training images.
 
 python -m benchmarks.loader --data data/coco --split train2017 --workers 2
 
-Like the reference, the DataLoader augments images one by one and pads those of a batch to the same size.
+As in the reference, the DataLoader augments each image separately and pads the images of a batch to the same size.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
         raise InputError("the comparison needs PyTorch: pip install '.[torch]'") from None
     source = read_split(find_split(Path(arguments.data), arguments.split), SplitOptions())
     pipeline = augmentation("yolos_s")
-    loaders = {"ours": sequences, "canvases (PyTorch)": canvases}
+    loaders = {"yolos-jax": sequences, "PyTorch": canvases}
     in_turns(arguments, {name: functools.partial(loader, source, pipeline) for name, loader in loaders.items()})
 
 
@@ -56,7 +56,7 @@ def sequences(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace
 
 
 def canvases(source: DataSet, pipeline: Pipeline, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """Loads like the reference, with PyTorch; yields the number of images in each batch."""
+    """Loads with PyTorch, as in the reference; yields the number of images in each batch."""
     import torch
 
     steps = steps_of(arguments)
@@ -84,7 +84,7 @@ def _one_thread(worker: int) -> None:
 
 
 class CanvasImages:
-    """Images as float tensors with their targets, augmented one by one as in the reference."""
+    """Images as float tensors and their targets, augmented as in the reference."""
 
     def __init__(self, source: DataSet, pipeline: Pipeline):
         flip, crop = pipeline.before

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from yolos_jax.tools.analysis.costs import environment, timed
 
-# Published peaks for dense matrix products in FLOP/s (float32 without TF32, bfloat16), by a part of the device's name;
-# the first match is used. Sources are NVIDIA's data sheets and https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e,
-# which have no values for float32. 0 means unknown.
+# Published peaks for dense matrix products in FLOP/s, in float32 (without TF32) and in bfloat16; 0 means unknown. A key
+# is a part of a device's name, and the first match is used. Values for GPUs are from NVIDIA's data sheets. Values for
+# TPUs are from https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, which list no float32 peaks.
 PEAKS = {
     "H100 PCIe": (51e12, 756e12), "H100 NVL": (60e12, 835e12), "H100": (67e12, 989e12), "H200": (67e12, 989e12),
     "A100": (19.5e12, 312e12), "A40": (37.4e12, 149.7e12), "L40S": (91.6e12, 362e12), "L4": (30.3e12, 121e12),
@@ -45,7 +45,7 @@ class Pairs(NamedTuple):
 
 
 def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, warm: bool = True) -> Pairs:
-    """Times both functions `pairs` times, after a warm-up if `warm`; the one that runs first alternates."""
+    """Times both functions `pairs` times, after a warm-up if `warm`; their order alternates."""
     if warm:
         ours()
         theirs()
@@ -61,13 +61,13 @@ def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, war
 
 
 def alone(run: Callable[[], Any], times: int) -> list[float]:
-    """Seconds of each run, after a warm-up run."""
+    """Returns the seconds of each run, after a warm-up run."""
     run()
     return [timed(run) for _ in range(times)]
 
 
 def device_peak(device: jax.Device, dtype: str, side: int = 0) -> Peak:
-    """The published peak if known; otherwise measured with a product of two `side` x `side` matrices."""
+    """The published peak if known; otherwise, the speed of a product of two `side` x `side` matrices."""
     column = ("float32", "bfloat16").index(dtype)
     known = next((flops[column] for name, flops in PEAKS.items() if name in device.device_kind), 0.0)
     if known:

@@ -2,8 +2,8 @@
 
 python -m benchmarks.memory '{"case": ["s", 800, 1056, 1, "float32"], "work": "step", "side": "ours"}'
 
-`side` is `ours` (yolos-jax) or an attention implementation of transformers: `sdpa`, `eager` or `compile`. The peak is
-that of the whole process, which includes imports, weights and three runs.
+`side` is `ours` (yolos-jax) or, for transformers, one of `peers.KINDS`: `sdpa`, `eager` or `compile`. The peak is that
+of the whole process, which includes imports, weights and three runs.
 """
 
 import json

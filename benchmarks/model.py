@@ -1,4 +1,4 @@
-"""Compares the speed of the model with transformers in PyTorch: forward, forward + backward, and training step.
+"""Compares the speed of the yolos-jax and transformers models: forward, forward + backward, and training step.
 
 python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 --out model.json
 python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
@@ -6,9 +6,9 @@ python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_va
 
 It prints a markdown table and writes JSON. The programs are the same as in training and in `Detector`; for each one, it
 prints the precision, the attention and the library calls. Before measuring, it compares the outputs of yolos-jax on
-this device with those on the CPU, and with transformers on the CPU for the same weights. Measurements of the two
-alternate; a ratio is the median over pairs of the speed of yolos-jax divided by that of transformers. Memory is the
-peak of a separate process.
+this device with those on the CPU, and with those of transformers on the CPU for the same weights. Measurements of the
+two libraries alternate; a ratio is the median over pairs of the speed of yolos-jax divided by that of transformers.
+Memory is the peak of a separate process.
 """
 
 import argparse
@@ -64,12 +64,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_case_flags(parser)
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementation")
-    parser.add_argument("--pairs", type=positive, default=5, help="measurements of each library")
-    parser.add_argument("--matcher", choices=("host", "device"), default="host", help="step's matcher")
+    parser.add_argument(
+        "--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementations to compare with"
+    )
+    parser.add_argument("--pairs", type=positive, default=5, help="measurements per library")
+    parser.add_argument("--matcher", choices=("host", "device"), default="host", help="where a step runs the matcher")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory, in separate processes")
     parser.add_argument("--skip-check", action="store_true", help="do not compare outputs first")
-    parser.add_argument("--sizes-of", type=Path, help="count multiply-adds for its first 100 images")
+    parser.add_argument(
+        "--sizes-of", type=Path, help="COCO annotation file; counts multiply-adds for its first 100 images"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     if arguments.out and not arguments.out.absolute().parent.is_dir():

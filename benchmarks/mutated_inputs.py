@@ -1,12 +1,12 @@
 """Opens damaged inputs and counts failures: python -m benchmarks.mutated_inputs --inputs 1000 --seed 0.
 
-Small inputs of every kind (data sets in all layouts, images, weights, checkpoints, recipes, logs of runs) are mutated,
-each with its own seed, and opened as the programs do, in a monitored process. An input passes if it is read, or
-rejected with a one-line error (`refused`). Failures are:
+Small inputs of every kind (data sets in all layouts, images, weights, checkpoints, recipes, run logs) are mutated, each
+with its own seed, and opened in a monitored process the same way the command-line programs open them. An input passes
+if it is read, or rejected with a one-line error (`refused`). Failures are:
 
 - traceback: an exception other than `InputError`, or an error message with several lines;
 - hang: no result within 20 s;
-- growth: more than 1 GiB of memory;
+- growth: memory use grew by more than 1 GiB;
 - silent: images or splits were dropped without a message.
 
 `--only KIND:NUMBER` opens one input again and prints its traceback.
@@ -42,7 +42,8 @@ SECONDS, GROWTH = 20.0, 2**30
 LAYOUTS = ("coco", "fiftyone", "roboflow", "yolo", "roboflow_yolo", "voc", "voc_flat", "imagefolder")
 QUICK = (*LAYOUTS, "class_folders", "image", "weights", "checkpoint", "recipe", "recorded", "run")
 KINDS = (*QUICK, "pth", "tfds")  # the last two import PyTorch and TFDS, which is slow
-WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}  # relative frequency; 1 by default
+# Relative frequency of each kind; 1 by default.
+WEIGHTS = {"yolo": 2, "voc": 2, "imagefolder": 2, "class_folders": 2, "coco": 2}
 
 
 class Outcome(NamedTuple):
@@ -56,7 +57,7 @@ class Outcome(NamedTuple):
 
 
 def make_templates(folder: Path, kinds: tuple[str, ...] = KINDS) -> None:
-    """Writes an intact input of each kind to a folder named after it."""
+    """Writes an intact input of each kind to a folder named after the kind."""
     import made_layouts
     import numpy as np
     from PIL import Image
@@ -120,7 +121,7 @@ def _make_weights(folder: Path, kinds: tuple[str, ...]) -> None:
 
 
 def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]]) -> list[str]:
-    """Reads both splits like training and yolos-check-data; lists splits and images dropped without a message."""
+    """Reads both splits the way training and yolos-check-data do; returns silently dropped splits and images."""
     from yolos_jax.config.reader import read_recipe
     from yolos_jax.config.recipes import DetectionConfig
     from yolos_jax.datasets.opening import open_split, recognise
@@ -141,7 +142,7 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
             source = open_split(data, which)
             few = len(source.examples) < expected[which][1]
             if damaged and few and not source.notes and not notes:
-                lost.append(f"{expected[which][1] - len(source.examples)} images of {which}")
+                lost.append(f"{expected[which][1] - len(source.examples)} images in {which}")
         try:
             read = survey.survey_split(which, partial(_opened, data, which), problems)
         except InputError as error:
@@ -160,7 +161,7 @@ def open_layout(folder: Path, damaged: bool, expected: dict[str, tuple[str, int]
 
 
 def _opened(data: Any, which: str, complain: Any) -> Any:
-    """Opens a split like yolos-check-data, which collects problems instead of raising errors."""
+    """Opens a split the way yolos-check-data does, collecting problems instead of raising errors."""
     from yolos_jax.datasets.opening import open_split
 
     return open_split(data, which, complain=complain)
@@ -261,7 +262,7 @@ OPEN: dict[str, Callable[[Path], list[str]]] = {
 
 
 def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome:
-    """Creates input `number` of a kind in a new folder, opens it, and returns the outcome."""
+    """Creates the damaged input `number` of a kind in a new folder, opens it, and returns the outcome."""
     from yolos_jax.errors import InputError
     from yolos_jax.images.reading import UnreadableImage
 
@@ -295,7 +296,8 @@ def open_input(templates: Path, kind: str, number: int, folder: Path) -> Outcome
 def _expected(kind: str) -> dict[str, tuple[str, int]]:
     """The names of a layout's splits, and the number of images in each."""
     others = {"fiftyone": "validation", "roboflow": "valid", "imagefolder": "validation", "tfds": "validation"}
-    train, val = (0, 0) if kind == "tfds" else (4, 3)  # TFDS images are not checked, as they are listed in the index
+    # 0 turns the check off for TFDS, whose reader compares the number of records with the metadata.
+    train, val = (0, 0) if kind == "tfds" else (4, 3)
     return {"train": ("train", train), "val": (others.get(kind, "val"), val)}
 
 
@@ -331,7 +333,7 @@ def watch(templates: Path, todo: list[tuple[str, int]], seconds: float = SECONDS
             process = context.Process(target=_serve, args=(str(templates), other), daemon=True)
             process.start()
             other.close()
-            patience = 120.0  # allows for imports
+            patience = 120.0  # includes the time for imports
         folder = templates.parent / f"input{at}"
         pipe.send((kind, number, str(folder)))
         try:
@@ -362,9 +364,9 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first input of each kind")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for an input (default 20)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit per input (default 20)")
     parser.add_argument("--only", default="", metavar="KIND:NUMBER")
-    parser.add_argument("--out", type=Path, help="JSON file for all outcomes")
+    parser.add_argument("--out", type=Path, help="JSON file to write all outcomes to")
     args = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:

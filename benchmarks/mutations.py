@@ -1,4 +1,4 @@
-"""Mutations that damage a file or a folder, chosen with a seeded generator. They do not depend on the package."""
+"""Damages a file or folder with mutations selected by a seeded random generator; does not use yolos_jax."""
 
 import json
 import os
@@ -19,7 +19,7 @@ TEXTS = {".json", ".jsonl", ".yaml", ".txt", ".xml", ".py"}
 
 
 def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
-    """Damages one file in a folder; returns the mutation, and whether all images should still be listed."""
+    """Damages a file in a folder; returns a description, and whether all images should still be found."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     texts = [path for path in files if path.suffix in TEXTS] or files
     pick = rng.choice(texts if kind not in ("class_folders", "image") and rng.random() < 0.85 else files)
@@ -30,7 +30,7 @@ def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
     if kind in ("class_folders",) and rng.random() < 0.4:
         ways = [(way.__name__.strip("_"), way, True) for way in TREES]
     name, way, whole = rng.choice(ways)
-    what = f"{name} of {pick.relative_to(folder)}"
+    what = f"{name}: {pick.relative_to(folder)}"
     Path(f"{folder}.what").write_text(what)
     way(pick, rng)
     return what, whole and not (name in ("empty", "cut", "patched") and pick.suffix in (".txt", ".jsonl"))

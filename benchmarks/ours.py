@@ -54,7 +54,7 @@ class Ours:
         return self._work(made.program, made.compute, (self.params, self.batch.patches, self.batch.grid, size))
 
     def _forward_backward(self) -> Work:
-        """The gradient of `plain_loss` through the network as used in training."""
+        """The gradient of `plain_loss` through the network, configured as in training."""
         task = training_step(self.recipe, data_mesh([self.device]), self.case.config.num_classes).task
 
         def loss(params: dict, patches: jax.Array, grid: jax.Array) -> jax.Array:
@@ -97,14 +97,14 @@ def _compiled(program: Any, compute: Compute, device: jax.Device, arguments: Any
 def how(compute: Compute, device: jax.Device, hlo: str) -> str:
     """Describes a compiled program: precision, attention, and the library calls in its HLO."""
     attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
-    config: Any = jax.config  # mypy does not know the attributes
-    said = [f"{compute.compute_dtype}", f"attention {attention}", f"products in {config.jax_default_matmul_precision}"]
+    config: Any = jax.config  # mypy does not know its attributes
+    said = [f"{compute.compute_dtype}", f"attention: {attention}", f"products in {config.jax_default_matmul_precision}"]
     if device.platform == "gpu":
         said.append(f"{tf32_products(hlo)} matrix product(s) in TF32")
-    found = [f"{count} call(s) of {name}" for name, count in calls(hlo).items()]
+    found = [f"{count} call(s) to {name}" for name, count in calls(hlo).items()]
     return ", ".join(said + (found or ["no library calls"]))
 
 
 def plain_loss(out: Outputs) -> Any:
-    """A scalar that depends on all outputs and is cheap, to measure the gradient of the network alone."""
+    """A cheap scalar that depends on all outputs, for measuring the gradient of the network alone."""
     return jnp.square(out.logits).mean() + jnp.square(out.boxes).mean()

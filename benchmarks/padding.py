@@ -17,13 +17,13 @@ from yolos_jax.datasets.annotations import read_annotations
 from yolos_jax.errors import InputError, clear_errors
 
 BUCKETS = 4, 8, 12, 16
-CANVASES = 8, 16  # images per batch that is padded to the same size
+CANVASES = 8, 16  # batch sizes of the comparison, in which the images of a batch are padded to the same size
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", required=True, type=Path, help="COCO annotation files with image sizes")
-    parser.add_argument("--images", type=positive, default=118_000, help="repeat the sizes to get this number")
+    parser.add_argument("--images", type=positive, default=118_000, help="number of images; sizes repeat if necessary")
     parser.add_argument("--batch-size", type=positive, default=8)
     arguments = parser.parse_args()
     listed = [image for path in arguments.sizes for image in read_annotations(path)["images"]]

@@ -1,4 +1,4 @@
-"""Runs the YOLOS model of transformers in PyTorch with the inputs of a case, as its users do."""
+"""Runs the YOLOS model from transformers with the inputs of a case, the way users of transformers run it."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def available() -> bool:
 
 
 def network(case: Case, params: dict, kind: str, device: str) -> Any:
-    """The model of transformers with these parameters."""
+    """The transformers model with these parameters."""
     import torch
     import transformers
 
@@ -40,7 +40,7 @@ def network(case: Case, params: dict, kind: str, device: str) -> Any:
 
 
 class Peer:
-    """The model of transformers with the inputs of a case; `device` is a PyTorch device name."""
+    """The transformers model with the inputs of a case; `device` is a PyTorch device name."""
 
     def __init__(self, case: Case, params: dict, inputs: Inputs, device: str, kind: str):
         import torch
@@ -55,7 +55,7 @@ class Peer:
         ]
 
     def work(self, name: str) -> Work:
-        """Prepares one of `cases.WORKS`; for `compile`, the first run is the compile time and may raise any error."""
+        """Prepares one of `cases.WORKS`; for `compile`, times the first run, which compiles and may raise any error."""
         import torch
 
         model = torch.compile(self.model) if self.kind == "compile" else self.model
@@ -117,7 +117,7 @@ class Peer:
 
 
 def device_of(device: Any) -> str:
-    """The PyTorch name of the type of `device`, a jax device; "cpu" if PyTorch does not support it."""
+    """The PyTorch device name for a jax device; "cpu" if PyTorch does not support the device."""
     import torch
 
     return "cuda" if device.platform == "gpu" and torch.cuda.is_available() else "cpu"

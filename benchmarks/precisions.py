@@ -3,9 +3,9 @@
 python -m benchmarks.precisions --checkpoint demo/run
 
 The checkpoint must have a recorded recipe, whose validation split is used. Scores and boxes are compared query by
-query, for queries with a score of at least --threshold in float32. CPUs have no TF32, so it is emulated: the 13 lowest
-bits of the fraction are removed from the operands of every matrix product in the network, by rounding or truncation.
-Sums stay in float32.
+query, for queries with a score of at least --threshold in float32. CPUs do not support TF32, so it is emulated: the 13
+lowest bits of the fraction are removed from the operands of every matrix product in the network, by rounding or
+truncation. Sums stay in float32.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from yolos_jax.tasks.detection import evaluator_for
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.weights.checkpoints import load_detector
 
-LOST = 13  # number of fraction bits that float32 has in addition to those of TF32
+LOST = 13  # number of fraction bits that float32 has and TF32 lacks
 Round = Callable[[jax.Array], jax.Array]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="folder of a run")
-    parser.add_argument("--threshold", type=float, default=0.5, help="minimum score in float32 of compared queries")
+    parser.add_argument("--threshold", type=float, default=0.5, help="compare queries with at least this float32 score")
     arguments = parser.parse_args()
     device = jax.devices()[0]
     machine(device)

@@ -1,13 +1,14 @@
-"""Tests the paper's claim about pre-training on scenes of digits: a detector trained from a classifier or from scratch.
+"""Tests the paper's claim about pre-training, with digit detectors trained from a classifier or from scratch.
 
 python -m benchmarks.pretraining --out runs/claim                      # one to two hours on two CPU cores
 python -m benchmarks.pretraining --out runs/few --seeds 1 --scenes 160 --images 160 --epochs 1 2   # minutes
 
-`configs/digits.py` is trained from three starting points, with the same number of steps: the random initialization of
-the reference, which is meant to be overwritten by DeiT's weights (`reference`), that of this package for training from
-scratch (`from_nothing`), and a classifier trained with `configs/digits_pretrain.py` (`pre-trained`). The table shows
-the mean and standard deviation over seeds of AP on held-out digits. Each number of epochs is a separate run with its
-own schedule. Existing results are kept; a folder created with other data or classifiers is an error.
+Detectors are trained with `configs/digits.py` from three starting points, with the same number of steps: the random
+initialization of the reference, which is meant to be overwritten by DeiT's weights (`reference`), this package's
+initialization for training from scratch (`from_nothing`), and a classifier trained with `configs/digits_pretrain.py`
+(`pre-trained`). The table shows the mean and standard deviation over seeds of AP on held-out digits. Each number of
+epochs is a separate run with its own schedule. Existing results are kept. If OUT was created with different data or
+classifiers, the benchmark raises an error.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main() -> None:
 def begin(arguments: argparse.Namespace) -> None:
     """Writes scenes and single digits, which do not depend on the training seeds.
 
-    Raises `InputError` for a folder created with other flags, whose runs would appear in the same table.
+    Raises `InputError` if the folder was created with different flags, whose results would end up in the same table.
     """
     out, wanted = arguments.out, {key: getattr(arguments, key) for key in SHARED}
     made = out / "made.json"  # written last, so the data are complete if it exists
@@ -62,7 +63,7 @@ def begin(arguments: argparse.Namespace) -> None:
 
 
 def classifier(arguments: argparse.Namespace, seed: int) -> Path:
-    """The folder of a classifier for one seed; trains it if it does not exist."""
+    """Returns the folder of a classifier for one seed; trains the classifier if it does not exist."""
     from yolos_jax.tasks.classification.task import evaluate_classifier, pretrain
 
     folder = arguments.out / f"classifier-{seed}"
@@ -80,7 +81,7 @@ def classifier(arguments: argparse.Namespace, seed: int) -> Path:
 
 
 def held_out(arguments: argparse.Namespace, start: str, epochs: int, seed: int) -> float:
-    """The AP of one run on held-out digits; trains and evaluates if there is no result yet."""
+    """Returns the AP of one run on held-out digits; trains and evaluates if there is no result yet."""
     from yolos_jax import evaluate, train
 
     folder = arguments.out / f"{start}-{epochs}-{seed}"

@@ -1,7 +1,8 @@
-"""The programs that the benchmarks compile: those of training and of `Detector`, for generated data.
+"""The programs that the benchmarks compile: the training step and the forward pass of `Detector`, for generated data.
 
-The training step is created from a `DetectionTask`, as in `yolos-train`. From its data, a task needs only the number of
-images and the labels of their boxes; here, every image has one box. A test compares the step with that of a real run.
+The training step is created from a `DetectionTask`, as in `yolos-train`. The only properties of the data that a task
+needs are the number of images and the labels of their boxes; here, every image has one box. A test compares the step
+with that of a real run.
 """
 
 import dataclasses

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def evaluated(source: Source, arguments: argparse.Namespace, seed: int) -> Generator[int]:
-    """Loads batches as in the evaluation of yolos_s, repeatedly; yields the number of images in each batch."""
+    """Repeatedly loads batches as in the evaluation of yolos_s; yields the number of images in each batch."""
     config = recipe_of("yolos_s")
     geometry = recipe.geometry_of(config, recipe.model_of(config, 91))
     sizes, pipeline = source.examples.sizes, Pipeline.of(geometry)

@@ -13,7 +13,7 @@ from typing import Any
 
 from yolos_jax.errors import InputError
 
-ONE = "--one"  # flag of a module to execute one run, given as JSON
+ONE = "--one"  # flag that makes a module execute one run, given as JSON
 
 
 def finished(file: Path) -> list[dict[str, Any]]:
@@ -33,10 +33,10 @@ def finished(file: Path) -> list[dict[str, Any]]:
 
 
 def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -> list[dict[str, Any]]:
-    """Executes the runs without a result in `out/results.jsonl`, `jobs` in parallel, and returns all results.
+    """Executes the runs that have no result in `out/results.jsonl`, `jobs` in parallel, and returns all results.
 
-    A run is `python -m MODULE --one JSON` on one core, which prints its result as JSON on the last line. Output is
-    logged to `out/logs`. If runs failed, an `InputError` at the end lists them.
+    Each run executes `python -m MODULE --one JSON` on one core, which prints its result as JSON on the last line. The
+    output is logged to `out/logs`. If any runs failed, an `InputError` at the end lists them.
     """
     file = out / "results.jsonl"
     (out / "logs").mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -
 
 
 def _cores(jobs: int) -> list[int | None]:
-    """A CPU core for each job, if the system supports affinity."""
+    """A CPU core for each job; None if the system does not support CPU affinity."""
     if not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))

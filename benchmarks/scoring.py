@@ -1,4 +1,4 @@
-"""Compares the time to compute COCO metrics of synthetic detections with pycocotools and faster-coco-eval.
+"""Compares how fast pycocotools and faster-coco-eval compute the COCO metrics of synthetic detections.
 
 python -m benchmarks.scoring --images 5000 --pairs 3
 
@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 640, 480
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=positive, default=5000)
-    parser.add_argument("--pairs", type=positive, default=3, help="measurements of each library")
+    parser.add_argument("--pairs", type=positive, default=3, help="measurements per library")
     arguments = parser.parse_args()
     truth, results = made(arguments.images)
     found: dict[str, dict[str, float]] = {}

@@ -16,7 +16,7 @@ def _model_row(row: dict[str, Any]) -> dict[str, str]:
     shown = {
         "model": f"{case['variant']} {case['height']}x{case['width']}", "batch": str(case["batch"]),
         "dtype": case["dtype"], "work": NAMES[row["work"]], "seconds": f"{row['seconds']:.3f}",
-        "images/s": f"{row['images_per_second']:.2f}", "compiled in": f"{row['compile_seconds']:.1f} s",
+        "images/s": f"{row['images_per_second']:.2f}", "compile time": f"{row['compile_seconds']:.1f} s",
         "multiply-adds": f"{row['multiply_adds'] / 1e9:.1f} G", "utilization": f"{row['share_of_peak']:.0%}",
     }  # fmt: skip
     memory = row.get("memory", {})

@@ -14,7 +14,7 @@ from yolos_jax.accelerators import flash as kernels
 from yolos_jax.accelerators.batched import attend_batched
 from yolos_jax.accelerators.flash import flash
 
-SHAPES = [(70, 70, 2, 16), (5, 130, 3, 55), (129, 129, 1, 64)]  # queries, keys, heads, size
+SHAPES = [(70, 70, 2, 16), (5, 130, 3, 55), (129, 129, 1, 64)]  # queries, keys, heads, head size
 
 
 def plain(q, k, v, length, given):
@@ -66,7 +66,7 @@ def test_batched(shape, block):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_flash(shape):
-    """Includes lengths that are not multiples of the block, and head size 55; gradients of padding are zero."""
+    """Includes lengths that are not multiples of the block size, and head size 55; gradients of padding are zero."""
     args = inputs(*shape)
     got = found(partial(flash, precision=None, interpret=True), *args)
     assert error(got, plain(*args)) < 1e-6

@@ -54,14 +54,14 @@ def test_explicit_choices_are_kept():
 @pytest.mark.parametrize(
     "kind, device, dtype, heads, sentence",
     [
-        ("cudnn", CPU, "bfloat16", 6, "needs an NVIDIA GPU and the device is 'cpu'"),
-        ("cudnn", AMD, "bfloat16", 6, "needs an NVIDIA GPU and the device is 'AMD Instinct'"),
-        ("cudnn", T4, "bfloat16", 6, "compute capability 8.0 or higher and 'Tesla T4' has 7.5"),
-        ("cudnn", H100, "float32", 6, "computes in bfloat16 and model.compute_dtype is 'float32'"),
+        ("cudnn", CPU, "bfloat16", 6, "needs an NVIDIA GPU, but the device is 'cpu'"),
+        ("cudnn", AMD, "bfloat16", 6, "needs an NVIDIA GPU, but the device is 'AMD Instinct'"),
+        ("cudnn", T4, "bfloat16", 6, "compute capability 8.0 or higher, but 'Tesla T4' has 7.5"),
+        ("cudnn", H100, "float32", 6, "computes in bfloat16, but model.compute_dtype is 'float32'"),
         ("cudnn", H100, "bfloat16", 1, "256 .* 384"),
-        ("flash", TPU, "float32", 6, "needs an NVIDIA GPU and the device is 'TPU v5 lite'"),
-        ("flash", T4, "float32", 6, "compute capability 8.0 or higher and 'Tesla T4' has 7.5"),
-        ("flash", H100, "bfloat16", 6, "computes in float32 and model.compute_dtype is 'bfloat16'"),
+        ("flash", TPU, "float32", 6, "needs an NVIDIA GPU, but the device is 'TPU v5 lite'"),
+        ("flash", T4, "float32", 6, "compute capability 8.0 or higher, but 'Tesla T4' has 7.5"),
+        ("flash", H100, "bfloat16", 6, "computes in float32, but model.compute_dtype is 'bfloat16'"),
         ("flash", H100, "float32", 2, "128 .* 192"),
     ],
 )

@@ -43,7 +43,7 @@ def plain(q, k, v, length):
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(7, 7, 2, 55), (4, 9, 3, 64)])
 def test_padding_does_not_change_results(queries, keys, heads, size, monkeypatch):
-    """Replaces cuDNN by a float32 function with the same requirements; compares with plain attention in float64."""
+    """Replaces cuDNN with a float32 function with the same requirements; compares with plain attention in float64."""
 
     def stand_in(q, k, v, *, scale, key_value_seq_lengths, implementation):
         assert implementation == "cudnn" and key_value_seq_lengths.dtype == jnp.int32

@@ -41,7 +41,10 @@ def test_cudnn_is_close_to_float32(queries, keys, heads, size):
 
 @pytest.mark.parametrize("queries, keys, heads, size", [(333, 333, 6, 64), (101, 1051, 6, 55), (2501, 2501, 3, 64)])
 def test_flash_is_as_accurate_as_float32(queries, keys, heads, size):
-    """Compares outputs and gradients, computed with three TF32 products, with attention in float64."""
+    """Compares outputs and gradients with float64 attention.
+
+    The kernel computes each float32 product as three TF32 products.
+    """
     rng = np.random.default_rng(0)
     shapes = (queries, keys, keys, queries)
     *qkv, given = (rng.normal(size=(2, n, heads, size)).astype(np.float32) for n in shapes)
@@ -68,7 +71,7 @@ def plain(q, k, v, length):
 
 @pytest.mark.parametrize("name", ["ti", "s_dwr"])
 def test_network_outputs_match_the_cpu(name):
-    """float32 without single TF32 products matches to within 1e-4; bfloat16 with cuDNN to within 0.01."""
+    """float32 (no reduced-precision TF32 matmuls) matches the CPU to within 1e-4; bfloat16 with cuDNN, within 0.01."""
     config = variant(name)
     random, sides = np.random.default_rng(0), ((256, 336), (192, 240))
     images = [random.integers(0, 256, (*side, 3), np.uint8) for side in sides]
@@ -88,4 +91,5 @@ def test_network_outputs_match_the_cpu(name):
     exact, near = (outputs(jax.devices()[0], dtype) for dtype in ("float32", "bfloat16"))
     for one, rough, other in zip(exact, near, want):
         np.testing.assert_allclose(one, other, atol=1e-4, rtol=0)
-        assert np.abs(rough - other).max() < 0.01  # on a CPU: 0.0045 for logits and 0.0007 for boxes
+        # Measured with bfloat16 on a CPU: 0.0045 (logits), 0.0007 (boxes).
+        assert np.abs(rough - other).max() < 0.01

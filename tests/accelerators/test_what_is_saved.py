@@ -1,4 +1,4 @@
-"""Tests which values a GPU program saves for the backward pass, and that padding and unrolling keep results."""
+"""Tests which values a GPU program saves for the backward pass, and the effects of padding and unrolling."""
 
 import collections
 

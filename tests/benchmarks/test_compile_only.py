@@ -19,7 +19,7 @@ def entry(images, gigabytes, **changes):
 
 
 def test_extrapolates_the_largest_batch():
-    peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB, and 2 GB per image
+    peaks = {1: 3 * 10**9, 4: 9 * 10**9}  # 1 GB plus 2 GB per image
     assert [largest_batch(peaks, memory * 1e9) for memory in (0.5, 2.9, 3.0, 8.9, 9.0, 60.0)] == [0, 0, 1, 3, 4, 29]
     assert largest_batch({4: 9 * 10**9}, 60e9) is None
 
@@ -36,9 +36,9 @@ def test_table_of_peak_memory():
 
 def test_line_for_a_program():
     assert line(entry(1, 3, matcher="host")) == (
-        "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention blocks of 1024; "
+        "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention: blocks of 1024; "
         "compiled in 60.0 s (90.0 s of CPU time); 1234 launches, 9.9 GB moved; 1 loop(s) of unknown length; "
-        "4 call(s) of __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches overlap"
+        "4 call(s) to __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches overlap"
     )
 
 

@@ -20,7 +20,7 @@ MICRO = YolosConfig(width=16, depth=2, heads=2, patch_size=8, det_tokens=6, num_
 
 
 def test_coloured_digits(tmp_path):
-    """The same arguments produce the same files; digits are visible, do not overlap, and are inside their boxes."""
+    """The same arguments produce the same files; digits are visible, and boxes are in the scene without overlap."""
     for name in ("one", "other"):
         coloured_digits.write(tmp_path / name, 4, 2)
     read = [(tmp_path / name / "annotations" / "instances_train.json").read_text() for name in ("one", "other")]
@@ -43,7 +43,7 @@ def test_coloured_digits(tmp_path):
 
 
 def test_rows_are_recipes():
-    """The old row has the settings of the recipe at that commit; the last row has those of the current recipe."""
+    """The first row has the settings of the recipe at commit 27265a3; the last row has those of the current recipe."""
     table = {row: settings_of(row, "digits", MICRO) for row in finetuning.ROWS}
     old, today = (read_recipe(finetuning.recipe_from(table[row]), DetectionConfig) for row in (OLD, ALL))
     assert (old.train.epochs, old.train.ema, old.train.least_steps, old.train.patience) == (50, 0.999, 0, 0)
@@ -61,7 +61,7 @@ def test_rows_are_recipes():
 
 
 def test_average_with_and_without_warmup(monkeypatch):
-    """With constant decay 0.9, every update moves by 0.1; with warm-up, the first one moves by more than half."""
+    """With a constant decay of 0.9, an update from 0 towards 1 yields 0.1; with warm-up, the first yields over 0.5."""
     assert finetuning_rows.average_warms_up()
     monkeypatch.setattr(training_run, "make_average", training_run.make_average)  # restored at the end
     finetuning_rows.with_constant_average()

@@ -128,7 +128,7 @@ ENTRY %main (b: pred[], x: f32[2]) -> f32[2] {
 
 
 def test_collectives():
-    beside = 1  # only the product: a collective is not counted
+    beside = 1  # only the product; the other collective is not counted
     assert collectives(HLO) == [Collective("all-reduce", 1, BLOCK, beside), Collective("all-gather", 1, 64 * 4, 0)]
     in_loop = HLO.replace("%slice = f32[8,16]{1,0} fusion(%stack, %i), kind=kLoop, calls=%fused_slice",
                           "%slice = f32[8,16]{1,0} all-reduce(%x), to_apply=%sum")  # fmt: skip

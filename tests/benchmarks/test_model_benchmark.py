@@ -1,4 +1,4 @@
-"""Tests of benchmarks.model and its parts: tables, flags, comparison of outputs, and counts. Speed is not tested."""
+"""Tests of benchmarks.model and its parts: tables, flags, comparison of outputs, multiply-adds. Speed is not tested."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ def test_table_row():
     (shown,) = model_rows([row])
     assert shown == {
         "model": "s 512x672", "batch": "2", "dtype": "float32", "work": "training step", "seconds": "0.400",
-        "images/s": "5.00", "compiled in": "10.0 s", "multiply-adds": "300.0 G", "utilization": "62%",
+        "images/s": "5.00", "compile time": "10.0 s", "multiply-adds": "300.0 G", "utilization": "62%",
         "memory": "1.00 GiB", "sdpa": "0.500 s", "speed ratio to sdpa": "1.25", "memory sdpa": "3.00 GiB",
         "compile": "failed",
     }  # fmt: skip
@@ -118,15 +118,15 @@ def test_multiply_adds_against_the_paper(tmp_path):
 
 
 def test_complete_benchmark(tmp_path, monkeypatch, capsys):
-    """With a micro model and without PyTorch: compares outputs with the CPU and the other matcher, then measures."""
+    """Uses a micro model, without PyTorch: compares outputs with the CPU and the other matcher, then measures."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
-    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # because measuring it is slow
+    monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring peaks is slow
     flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()
     found, printed = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
     assert "ti 64x80, batch 2, float32, difference from the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
-    described = "float32, attention blocks of 256, products in float32, "
+    described = "float32, attention: blocks of 256, products in float32, "
     assert f"forward, ti 64x80, batch 2, float32: {described}" in printed
     forward, backward = found["rows"]
     assert forward["work"] == "forward" and forward["multiply_adds"] == multiply_adds(MICRO, 4, 5).total

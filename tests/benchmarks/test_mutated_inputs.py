@@ -1,4 +1,4 @@
-"""Opens a sample of the inputs of `benchmarks.mutated_inputs` in this process."""
+"""Opens a sample of the inputs from `benchmarks.mutated_inputs` in this process."""
 
 import pytest
 

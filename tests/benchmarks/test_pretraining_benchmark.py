@@ -10,8 +10,8 @@ from benchmarks import pretraining
 from yolos_jax.errors import InputError
 
 
-def test_existing_data_and_results_are_used(tmp_path):
-    """Data are written once, existing results are used, and flags for different data raise an error."""
+def test_existing_data_and_results_are_reused(tmp_path):
+    """The data is written once, existing results are reused, and flags that do not match the data raise an error."""
     flags = argparse.Namespace(out=tmp_path / "claim", scenes=3, images=20, pretrain_epochs=2)
     pretraining.begin(flags)
     scenes = flags.out / "scenes" / "annotations" / "instances_train2017.json"

@@ -29,7 +29,7 @@ class Program(NamedTuple):
 
     jitted: Any
     arguments: Any  # shapes and dtypes
-    precision: str | None  # jax's default precision of matrix products
+    precision: str | None  # jax's default matmul precision
 
     @classmethod
     def of(cls, jitted: Any, arguments: Any) -> "Program":

@@ -26,7 +26,7 @@ launch.join(sys.argv[1], 2, int(sys.argv[2]))
 processes = Processes()
 if processes.is_primary and sys.argv[3] == "1":
     ctypes.PyDLL(None).sleep({HEARTBEAT + 4})  # simulates a library call that holds the GIL
-time.sleep(2)  # until both have received a heartbeat from each other
+time.sleep(2)  # until each has received a heartbeat from the other
 with clear_errors():
     processes.allgather("slow")
     print("slow", flush=True)
@@ -47,13 +47,13 @@ def free_port():
 @pytest.mark.parametrize("stopped", [1, 0])
 def test_reports_a_process_that_stops_responding(stopped):
     timeout = launch.TIMEOUTS["heartbeat_timeout_seconds"]
-    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # the run ends within 100 s and reports the cause
+    assert witness.SIGN + witness.SILENCE < timeout / 2 < 50  # so that the run reports the cause and ends within 100 s
     command = [sys.executable, "-c", PROGRAM, f"127.0.0.1:{free_port()}"]
     how = {"cwd": ROOT, "env": of_training(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*command, str(i), str(stopped)], **how) for i in range(2)]
     try:
         for process in processes:
-            assert "slow\n" in iter(process.stdout.readline, "")  # gloo prints other lines
+            assert "slow\n" in iter(process.stdout.readline, "")  # skip the lines that gloo prints
         processes[stopped].send_signal(signal.SIGSTOP)
         start = time.monotonic()
         _, said = processes[1 - stopped].communicate(timeout=100)
@@ -63,7 +63,7 @@ def test_reports_a_process_that_stops_responding(stopped):
         off = "use --distributed=off to run a single process"
         assert re.fullmatch(rf"waiting up to 300 s for all 2 processes .*; {off}", first)
         host = re.escape(socket.gethostname())
-        found = rf"^error: .*: process {stopped} of host {host} has not answered for \d+ s \(see .*Run the same command"
+        found = rf"^error: .*: process {stopped} on host {host} has not answered for \d+ s \(see .*Run the same command"
         assert re.search(found, said, re.M), said
     finally:
         for process in processes:
@@ -76,4 +76,5 @@ def test_prints_which_processes_it_waits_for(monkeypatch):
     ends = "; use --distributed=off to run a single process"
     assert launch._waiting("Slurm", "", 0) == f"waiting up to 300 s for all 2 processes started by Slurm{ends}"
     assert launch._waiting("", "a:1", 3) == f"waiting up to 300 s for all 3 processes (process 0 is at a:1){ends}"
-    assert launch._waiting("TPU", "", 0) == f"waiting up to 300 s for all processes started by TPU{ends}"
+    tpu = launch._waiting("the TPU runtime", "", 0)
+    assert tpu == f"waiting up to 300 s for all processes started by the TPU runtime{ends}"

@@ -38,7 +38,7 @@ def test_no_options_on_cpus():
 
 
 def test_step_uses_the_options(monkeypatch):
-    """XLA raises an error for an unknown option."""
+    """An error for an unknown option shows that XLA receives the options."""
 
     def gradient(params, batch):
         return params, step.LossReport({"total": jnp.ones(())}, jnp.ones(1, bool), {})

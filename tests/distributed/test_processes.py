@@ -1,4 +1,4 @@
-"""Tests of runs with two processes: same results as one, stopping at the same step, and errors if one dies."""
+"""Tests of runs with two processes: same results as with one, stopping at the same step, and errors if one dies."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def same_numbers(workdir, other, *keys):
 
 @pytest.fixture(scope="module")
 def done(folder, data, whole, classes, tmp_path_factory):
-    """Two processes with the environment of Slurm that run several programs; returns their folder and output."""
+    """Runs several programs in two processes in a Slurm environment; returns their folder and output."""
     out = tmp_path_factory.mktemp("done")
     shutil.copytree(whole, out / "resumed")
     for later in ("3", "4", "best"):
@@ -114,7 +114,7 @@ def test_training_matches_a_single_process(done, whole):
     same_numbers(out / "run", whole, "step", "total", "grad_norm", "val/AP", "val/AR100", "val/loss", "val_raw/AP")
 
 
-def test_resumes_with_another_number_of_processes(done, whole):
+def test_resumes_with_a_different_number_of_processes(done, whole):
     out, (first, _) = done
     assert "the checkpoint of step 2" in first[3]
     same_params(out / "resumed", whole)
@@ -125,7 +125,7 @@ def test_classifier_training_matches_a_single_process(done, classes):
     (out, (first, second)), (_, whole) = done, classes
     run = out / "classes"
     assert "4 devices in 2 processes: 4 steps" in first[4] and "4 devices" not in second[4]
-    same_params(run, whole)  # the best moving average
+    same_params(run, whole)  # compares the best moving averages
     shapes = checkpoints.load_any(whole)[0]
     for step in (2, 4):
         mine, theirs = (checkpoint_files.read_arrays(f, step, params=shapes, ema=shapes) for f in (run, whole))
@@ -155,12 +155,12 @@ launch.TIMEOUTS["heartbeat_timeout_seconds"] = 15  # the first process waits thi
 
 
 def kill(pair, workdir, killed):
-    """Kills one process of a pair that is training; returns exit codes and seconds until both have exited."""
+    """Kills one process of a pair that is training; returns the exit codes, and the seconds until both have exited."""
     pair.steps(workdir, 2)
     pair.processes[killed].kill()
     start = time.monotonic()
     end = pair.ends(), time.monotonic() - start
-    time.sleep(0.5)  # for an aborted process, its witness prints the message a little later
+    time.sleep(0.5)  # if a process was aborted, its witness prints the message a little later
     return end
 
 
@@ -169,11 +169,11 @@ def the_other_ends_with_a_sentence(end, text, workdir, killed):
     assert seconds < 60
     assert re.search(r"^error: .*another process of this run has died", text, re.M)
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
-    assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # only regular checkpoints were saved
+    assert max(checkpoint_files.steps(workdir), default=0) % 5 == 0  # only the periodic checkpoints were saved
 
 
 def test_signal_stops_both_at_the_same_step_and_one_process_resumes(folder, data, tmp_path):
-    """After the signal, both processes train another run, during which the second one is killed."""
+    """After the signal, both processes train another run, during which the second process is killed."""
     run, then = tmp_path / "run", tmp_path / "then"
     both = Program("train.py", data, run, LONG, inject=SOONER), Program("train.py", data, then, LONG)
     with Pair(folder, *both) as pair:
@@ -236,7 +236,7 @@ written = metrics.Metrics.write
 def write(self, step, values, prefix=""):
     if step == 3:
         metrics.Metrics.write = written
-    if step == 3 and jax.process_index() == 0:  # the process that writes
+    if step == 3 and jax.process_index() == 0:  # the process that writes the file
         raise InputError("metrics.jsonl could not be written (No space left on device); make room there.")
     written(self, step, values, prefix)
 
@@ -247,7 +247,7 @@ metrics.Metrics.write = write
 
 @pytest.fixture(scope="module")
 def refused(folder, data, tmp_path_factory):
-    """Two processes with the environment of Open MPI; returns their folder, error messages and final exit codes.
+    """Runs two processes in an Open MPI environment; returns their folder, error messages and final exit codes.
 
     The errors are: different seeds, images damaged on one host, no shared memory on one host, values that are not
     finite, and a full disk. At the end, the first process is killed.

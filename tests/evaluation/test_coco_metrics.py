@@ -31,7 +31,7 @@ def test_matches_published_metrics():
 
 
 def test_images_without_detections_are_scored():
-    """An image without detections lowers recall instead of being left out."""
+    """An image without detections lowers recall instead of being skipped."""
     folder = data_folder("coco_eval_ref")
     truth = json.loads((folder / "instances_val2014_100.json").read_text())
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
@@ -76,7 +76,7 @@ def test_results_use_xywh_boxes(tmp_path):
 
 @pytest.mark.parametrize("devices, batch_size", [(1, 1), (1, 8), (8, 8)])
 def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
-    """With uneven buckets and a corrupted image. The model is not trained, so only numbers of results are checked."""
+    """Uses uneven buckets and a corrupted image. The model is untrained, so only the number of results is checked."""
     sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
     root = make_coco(tmp_path, sizes)
     (root / "train2017" / "3.jpg").write_bytes(b"no image")

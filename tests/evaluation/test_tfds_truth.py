@@ -66,7 +66,7 @@ def test_same_detections_have_the_same_scores(tmp_path, which):
 
 
 def test_rounded_areas_move_objects_between_sizes(tmp_path):
-    """An area of 1024.5 is medium, and 1024 is both small and medium; AP over all sizes does not change."""
+    """An area of 1024.5 is medium, but 1024 is both small and medium; AP over all sizes does not change."""
     boxes = [box(1, 1, [0, 0, 32, 32.016], 1, area=1024.5), box(2, 1, [0, 40, 60, 60], 1, area=3600)]
     coco = make_coco(tmp_path / "coco", [(100, 100)], "val2017", boxes, CATEGORIES)
     truth = coco_split(coco, "val2017").ground_truth()
@@ -83,7 +83,7 @@ GEOMETRY = Geometry.of(48, 96, 16, 6)
 
 
 def signature(patches, grid):
-    """A weighted sum of all pixels without padding, uint32 `[B]`; the inputs are numpy or jax arrays."""
+    """A weighted sum of all pixels, excluding padding, uint32 `[B]`; the inputs are numpy or jax arrays."""
     xp = jax.numpy if isinstance(patches, jax.Array) else np
     count, values = patches.shape[1:]
     weights = xp.arange(count * values, dtype=xp.uint32).reshape(count, values) * xp.uint32(2654435761)
@@ -163,7 +163,7 @@ def test_memorised_images_have_the_same_scores_from_all_sources(tmp_path, monkey
 
 
 def test_eval_program_with_tfds_and_folder(tmp_path, monkeypatch, call):
-    """Evaluates a random model from each source: the detections are the same, and a note mentions rounded areas."""
+    """Evaluates a random model on each source: the detections are the same, and a note mentions rounded areas."""
     coco = coco_folder(tmp_path / "coco", ["val2017"])
     build_records(coco, tmp_path / "tfds")
     meta = checkpoint_files.Meta(MODEL, {}, 0, {}, None)

@@ -36,6 +36,6 @@ def test_implementations_take_the_same_steps(tmp_path, capsys):
         assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
     assert ours["AP50"] == pytest.approx(theirs["AP50"], abs=1e-3)
     assert len(finetuning_peer.loss_rows(found)) == 1
-    assert [row["side"] for row in finetuning_peer.rows_of(found)] == ["ours", "transformers"]
-    with pytest.raises(InputError, match="first losses differ by 1.0e-01"):
+    assert [row["library"] for row in finetuning_peer.rows_of(found)] == ["ours", "transformers"]
+    with pytest.raises(InputError, match="losses of step 1 differ by 1.0e-01"):
         finetuning_peer.loss_rows([ours | {"loss 1": 1.1}, theirs | {"loss 1": 1.0}])

@@ -10,7 +10,7 @@ from yolos_jax.model.attention import ATTENTION
 
 
 def attend_batched(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, block: int) -> jax.Array:
-    """Implements `attention.Attend` by blocks of queries, for all heads at once; the gradient recomputes the scores.
+    """Implements `attention.Attend` in blocks of queries, for all heads at once; the gradient recomputes the scores.
 
     Memory is O(heads * block * N), forward and backward.
     """

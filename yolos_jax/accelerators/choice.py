@@ -18,7 +18,7 @@ from yolos_jax.model.attention import Attend
 from yolos_jax.model.config import Compute, NetworkConfig
 from yolos_jax.model.on_cpu import attend
 
-LARGE_BLOCK = 1024  # minimum block of queries on an accelerator; smaller blocks would not use it fully
+LARGE_BLOCK = 1024  # minimum number of queries per block on an accelerator, which smaller blocks would underuse
 # Sequences are padded to a multiple of this. GPUs would copy operands of odd sizes; TPUs compute in tiles of 128.
 MULTIPLES = {"gpu": 64, "tpu": 128}
 
@@ -31,7 +31,7 @@ def decided(compute: Compute, config: NetworkConfig, device: jax.Device) -> Comp
     chosen = compute.attention
     obstacles = {kind: _obstacle(kind, compute, config.width // config.heads, device) for kind in ("cudnn", "flash")}
     if obstacles.get(chosen):
-        raise InputError(f"model.attention is {chosen!r}, but {obstacles[chosen]}; set model.attention to auto.")
+        raise InputError(f"model.attention={chosen!r} is not available: {obstacles[chosen]}; set model.attention=auto.")
     large = device.platform != "cpu"
     if chosen == "auto":
         fused = [kind for kind, obstacle in obstacles.items() if not obstacle]
@@ -53,7 +53,7 @@ def sentence(compute: Compute, precision: str, device: jax.Device) -> str:
     """Describes the choice in one sentence."""
     products = "" if compute.compute_dtype == "bfloat16" else f", matrix products in {products_of(precision)}"
     unrolled = ", unrolled blocks" if compute.unroll == "on" else ""
-    how = f"{compute.compute_dtype}{products}, attention {compute.attention}{unrolled}"
+    how = f"{compute.compute_dtype}{products}, attention: {compute.attention}{unrolled}"
     return f"computing in {how}, on {device.device_kind}"
 
 
@@ -80,24 +80,24 @@ def _attend(kind: str) -> Attend:
 
 
 def _capability(device: jax.Device) -> tuple[int, int] | None:
-    """The compute capability of an NVIDIA GPU; None for other devices (for AMD GPUs, it is a name like gfx90a)."""
+    """The compute capability of an NVIDIA GPU; None for other devices (AMD GPUs have a name such as gfx90a)."""
     found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
     return (int(found[1]), int(found[2])) if device.platform == "gpu" and found else None
 
 
 def _obstacle(kind: str, compute: Compute, head: int, device: jax.Device) -> str:
     """Why a kernel for NVIDIA GPUs cannot compute attention; empty if it can."""
-    name = {"cudnn": "cuDNN's attention", "flash": "the flash kernel"}[kind]
+    name = {"cudnn": "cuDNN attention", "flash": "the flash kernel"}[kind]
     dtype = {"cudnn": "bfloat16", "flash": "float32"}[kind]
     capability = _capability(device)
     if capability is None:
-        return f"{name} needs an NVIDIA GPU and the device is {device.device_kind!r} ({device.platform})"
+        return f"{name} needs an NVIDIA GPU, but the device is {device.device_kind!r} ({device.platform})"
     if capability[0] < 8:
         has = ".".join(map(str, capability))
-        return f"{name} needs compute capability 8.0 or higher and {device.device_kind!r} has {has}"
+        return f"{name} needs compute capability 8.0 or higher, but {device.device_kind!r} has {has}"
     if compute.compute_dtype != dtype:
-        return f"{name} computes in {dtype} and model.compute_dtype is {compute.compute_dtype!r}"
+        return f"{name} computes in {dtype}, but model.compute_dtype is {compute.compute_dtype!r}"
     most = 256 if kind == "cudnn" and capability[0] >= 9 else 128
     if head > most:
-        return f"{name} supports head sizes up to {most} on this GPU and the model has {head}"
+        return f"{name} supports head sizes up to {most} on this GPU, but the model has {head}"
     return ""

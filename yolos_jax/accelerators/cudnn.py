@@ -1,4 +1,4 @@
-"""Attention in bfloat16 with cuDNN's fused kernels, for NVIDIA GPUs."""
+"""Attention in bfloat16 with fused cuDNN kernels, for NVIDIA GPUs."""
 
 import jax
 import jax.numpy as jnp

@@ -3,7 +3,7 @@
 FlashAttention-2 (arXiv 2307.08691) in Pallas, compiled by Triton: each program keeps a block of queries (or keys) in
 registers and loops over all keys (or queries), so scores are never written to memory. cuDNN has no such kernel for
 float32. Tensor cores compute each product as three TF32 products, which is as accurate as float32, or as a single one
-if jax's default matmul precision is lower than float32, such as "tensorfloat32".
+if jax's default matmul precision is lower than float32 (for example "tensorfloat32").
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def attend_flash(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, bl
 def flash(
     q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, precision: Any, interpret: bool = False
 ) -> jax.Array:
-    """Like `attend_flash`, with the given precision of products; `interpret` runs the kernels without a GPU."""
+    """`attend_flash` with the given precision of products; `interpret` runs the kernels without a GPU."""
     return _forward(q, k, v, length, precision, interpret)[0]
 
 
@@ -160,8 +160,8 @@ def _call(
     """Runs a kernel for each image, head, and block of rows of `over` `[B, N, heads, d]`.
 
     The kernel receives a block of each array in `blocks`, all rows of each array in `wholes`, and the image's `length`.
-    Each item of `outputs` is an array with the shape of an output, `[B, N, heads, d]`, and True; or that array and
-    False for an output with one value per row, `[B, heads, N]`.
+    Each item of `outputs` is `(array, True)` for an output with the shape of the array, `[B, N, heads, d]`, or
+    `(array, False)` for an output with one value per row of the array, `[B, heads, N]`.
     """
     batch, rows, heads, size = over.shape
 

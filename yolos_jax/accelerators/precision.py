@@ -2,7 +2,7 @@
 
 With float32, products are computed in float32 on every device. With tensorfloat32, GPUs that support it round the
 operands of products to 10 fraction bits and sum in float32. With bfloat16, the activations and products of the
-transformer are bfloat16; its statistics, the heads and the loss stay float32.
+transformer are bfloat16; LayerNorm statistics, the heads and the loss stay float32.
 """
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")

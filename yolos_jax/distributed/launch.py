@@ -17,7 +17,7 @@ from yolos_jax.distributed.witness import fork_witness
 from yolos_jax.errors import InputError
 
 JOINING = 300  # timeout in seconds for the processes to connect
-TIMEOUTS: dict[str, Any] = {  # in seconds; a process without a heartbeat for the second one counts as dead
+TIMEOUTS: dict[str, Any] = {  # in seconds; a process without a heartbeat for `heartbeat_timeout_seconds` counts as dead
     "initialization_timeout": JOINING, "heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 20,
 }  # fmt: skip
 LOST = (
@@ -37,7 +37,7 @@ def detected(environment: Mapping[str, str]) -> str:
     if int(environment.get("SLURM_NTASKS", 1)) > 1 and {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= environment.keys():
         return "Slurm"
     if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
-        return "TPU"
+        return "the TPU runtime"
     return ""
 
 
@@ -76,16 +76,16 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, mode: str
     elif any(given) and not all(given) and not found and mode != "on":
         raise InputError("--coordinator, --processes and --process must be used together; pass all to every process.")
     if coordinator and not coordinator.rpartition(":")[2].isdigit():
-        raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, such as 10.0.0.1:8476.")
+        raise InputError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, for example 10.0.0.1:8476.")
     if processes > 0 and not process < processes:
-        raise InputError(f"--process is {process}; with --processes={processes} it must be in 0..{processes - 1}.")
+        raise InputError(f"--process is {process}; it must be between 0 and {processes - 1} (--processes={processes}).")
     print(_waiting(found, coordinator, processes), file=sys.stderr, flush=True)
     fork_witness(LOST, ALONE.format(f" within {JOINING} s or before one of them ended"))
     _initialize(coordinator or None, processes if processes > 0 else None, process if process >= 0 else None)
 
 
 def _waiting(launcher: str, coordinator: str, processes: int) -> str:
-    """The line that a process prints first, with the processes it waits for and the timeout."""
+    """The first line that a process prints: which processes it waits for, and the timeout."""
     names = {"Slurm": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
     count = f"all {processes}" if processes > 0 else f"all {os.environ.get(names.get(launcher, ''), '')}".strip()
     by = f" started by {launcher}" if launcher else ""
@@ -108,7 +108,7 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
         signal.signal(signal.SIGINT, before)
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
-        raise InputError(f"the processes have {counts} devices; assign the same number to each process.")
+        raise InputError(f"the processes have different numbers of devices ({counts}); assign the same number to each.")
     witness.joined(jax.process_index())
 
 
@@ -124,7 +124,7 @@ def leave(code: int) -> None:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Wraps a program so that a process that fails exits immediately, which the other processes detect."""
+    """Wraps a program so that a process exits immediately if it fails, which the other processes detect."""
     try:
         yield
     except Exception:

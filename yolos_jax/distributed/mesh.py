@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-# Maximum bytes of gradients that XLA combines into one all-reduce between GPUs. With XLA's default of 30 MB, all
-# gradients are sent only after those of the first block; with 8 MB, most are sent during the backward pass.
+# Maximum bytes of gradients that XLA combines into one all-reduce between GPUs. With XLA's default of 30 MB, the
+# largest all-reduce cannot start until the backward pass reaches the first block; with 8 MB, most start before that.
 TOGETHER = 8_000_000
 _TOGETHER = "xla_gpu_all_reduce_combine_threshold_bytes"
 

@@ -18,7 +18,7 @@ from yolos_jax.distributed.launch import LOST, leave
 from yolos_jax.errors import InputError
 
 T = TypeVar("T")
-# Words in jax's error messages when communication failed because another process died.
+# Words that jax's error messages contain if communication failed because another process died.
 SIGNS_OF_LOSS = (
     "gloo", "nccl", "connection", "unavailable", "heartbeat", "coordination", "aborted", "socket", "peer",
 )  # fmt: skip
@@ -33,7 +33,7 @@ class LostProcess(InputError):
 
 
 class Processes:
-    """The processes of a run: the index of this process, and their number (1 without `jax.distributed`)."""
+    """The index of this process in a run, and the number of processes (1 without `jax.distributed`)."""
 
     def __init__(self) -> None:
         self.index, self.count = jax.process_index(), jax.process_count()
@@ -44,7 +44,7 @@ class Processes:
         return self.index == 0
 
     def allgather(self, value: Any) -> list[Any]:
-        """Gathers a JSON-serializable value from every process, in order. All processes must call it."""
+        """Gathers a JSON-serializable value from every process, ordered by index. All processes must call it."""
         if self.count == 1:
             return [value]
         text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -62,7 +62,7 @@ class Processes:
         return self.agree(lambda: work(*args) if self.is_primary else None)
 
     def agree_and_vote(self, work: Callable[[], T], vote: Callable[[], int]) -> tuple[T, int]:
-        """Calls `work` in every process, and exchanges whether it failed.
+        """Calls `work` in every process, and tells all processes whether it failed in any of them.
 
         Args:
           work: a function that does not communicate.
@@ -73,7 +73,7 @@ class Processes:
 
         Raises:
           InputError: `work` raised an `InputError` in any process.
-          LostProcess: another process has died, or is about to exit because of another exception.
+          LostProcess: another process has died, or is about to exit because of a different exception.
           Exception: any other exception of `work` in this process.
         """
         if self.count == 1:
@@ -101,7 +101,7 @@ class Processes:
 
         Args:
           tree: nested dicts or tuples of arrays; only used in the primary process.
-          like: the same structure, whose leaves have `.shape` and `.dtype` (of 4 bytes).
+          like: the same structure with leaves that have a `.shape` and a `.dtype` of 4 bytes.
         """
         if self.count == 1:
             return jax.tree.map(np.asarray, tree)
@@ -126,7 +126,7 @@ class Processes:
             yield
 
     def _gather(self, array: Any) -> Any:
-        """Stacks an array `[n]` of every process into `[count, n]`."""
+        """Stacks the arrays `[n]` of all processes into `[count, n]`."""
         with reports_loss(self.count):
             return multihost_utils.process_allgather(array)
 
@@ -137,7 +137,7 @@ def _no_vote() -> int:
 
 @contextlib.contextmanager
 def reports_loss(count: int) -> Iterator[None]:
-    """Raises `LostProcess` if communication between `count` processes fails; other errors are not changed."""
+    """Raises `LostProcess` if communication between `count` processes fails; other errors propagate unchanged."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -148,7 +148,7 @@ def reports_loss(count: int) -> Iterator[None]:
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Puts arrays, of which every process has a full copy, on all devices; keeps those with this sharding."""
+    """Applies a sharding to arrays of which every process has a full copy; keeps arrays that already have it."""
 
     def one(x: Any) -> Any:
         if isinstance(x, jax.Array) and x.sharding == sharding:

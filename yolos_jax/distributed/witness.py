@@ -1,4 +1,4 @@
-"""A helper process, the witness, that reports why this process ended if it cannot do so itself.
+"""A helper process, the witness, that reports why this process ended if this process cannot.
 
 When process 0 of a run dies, jax's runtime aborts the other processes in C++ before Python can print anything. The
 witness is forked before jax is initialized, waits on a pipe, and prints the missing error message. It receives the
@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-# Seconds between heartbeats, and without one until a process counts as hanging. The sum is below half of jax's timeout.
+# Seconds between heartbeats, and of silence until a process counts as hanging. The sum is below half of jax's timeout.
 SIGN, SILENCE = 3.0, 8.0
 ASKS, BYE = b"asks", b"bye"
 _writing = threading.RLock()
@@ -23,7 +23,7 @@ _writer: int | None = None
 
 
 def fork_witness(lost: str, alone: str) -> None:
-    """Forks the witness if the system can fork; it prints a message if this process ends without `farewell`.
+    """Forks the witness if the system can fork; it prints a message if this process ends without calling `farewell`.
 
     The message is `alone` if this process ends before `joined` is called, and `lost` after that.
     """
@@ -55,7 +55,7 @@ def _wait(reader: int, writer: int, lost: str, alone: str) -> None:
                     counts[who] = count, time.monotonic()
     now = time.monotonic()
     silent = {who: now - came for who, (_, came) in counts.items() if now - came > SILENCE}
-    if len(silent) == len(counts):  # either process 0 hangs, through which heartbeats are sent, or this one did
+    if len(silent) == len(counts):  # either process 0 (which relays heartbeats) hangs, or this process did
         waited = said == ASKS and now - last > SILENCE
         silent = {who: silence for who, silence in silent.items() if waited and who.startswith("process 0 ")}
     clauses = ", ".join(f"{who} has not answered for {silence:.0f} s" for who, silence in silent.items())
@@ -82,7 +82,7 @@ def joined(index: int) -> None:
                 _write(json.dumps({"alive": found}).encode())
 
     _write(b"joined")
-    me = f"process {index} of host {socket.gethostname()}"
+    me = f"process {index} on host {socket.gethostname()}"
     threading.Thread(target=tell, name="heartbeats", daemon=True).start()
 
 

@@ -9,7 +9,7 @@ from yolos_jax.datasets.category_names import distinct, on_one_line
 
 COLUMNS = ("AP", "AP50", "AP75", "AR", "recall50")
 MEANING = {
-    "AP": "average precision over the IoU thresholds 0.50, 0.55 ... 0.95",
+    "AP": "average precision over the IoU thresholds 0.50, 0.55, ..., 0.95",
     "AP50": "average precision at IoU 0.50",
     "AP75": "average precision at IoU 0.75",
     "AR": "average recall over the same thresholds, with at most 100 detections per image",
@@ -22,10 +22,10 @@ class CategoryScores(NamedTuple):
 
     ids: tuple[int, ...]  # K category ids, in ascending order
     names: tuple[str, ...]  # distinct names; the id as text if the ground truth has no name
-    objects: np.ndarray  # int64 [K], number of objects without crowds
+    objects: np.ndarray  # int64 [K], number of objects, excluding crowds
     thresholds: np.ndarray  # float64 [T], IoU thresholds
-    recalls: np.ndarray  # float64 [R]
-    precision: np.ndarray  # float64 [T, R, K], maximum at this recall or higher; -1 for a category without objects
+    recalls: np.ndarray  # float64 [R], recall thresholds
+    precision: np.ndarray  # float64 [T, R, K], maximum at each recall or higher; -1 for a category without objects
     recall: np.ndarray  # float64 [T, K], maximum recall; -1 for a category without objects
 
     @classmethod
@@ -51,7 +51,7 @@ class CategoryScores(NamedTuple):
         )
 
     def table(self) -> dict[str, np.ndarray]:
-        """The metrics in `COLUMNS`, each float64 `[K]`; -1 for a category without objects. Means are COCO metrics."""
+        """The metrics in `COLUMNS`, each float64 `[K]`; -1 for a category without objects."""
         at = {iou: int(np.argmin(np.abs(self.thresholds - iou))) for iou in (0.5, 0.75)}
         curves = self.precision.mean(1)
         values = curves.mean(0), curves[at[0.5]], curves[at[0.75]], self.recall.mean(0), self.recall[at[0.5]]

@@ -17,14 +17,14 @@ from yolos_jax.evaluation.category_scores import CategoryScores
 from yolos_jax.evaluation.settings import PYCOCOTOOLS
 
 ALL = "0.50:0.95"
-# Kind of metric, IoU thresholds, object sizes, maximum detections per image.
+# Type of metric, IoU thresholds, object sizes, maximum number of detections per image.
 MEANING = {
     **{name: ("Average precision", iou, "all", 100) for name, iou in (("AP", ALL), ("AP50", "0.50"), ("AP75", "0.75"))},
     **{f"AP{size[0]}": ("Average precision", ALL, size, 100) for size in ("small", "medium", "large")},
     **{f"AR{most}": ("Average recall", ALL, "all", most) for most in (1, 10, 100)},
     **{f"AR{size[0]}": ("Average recall", ALL, size, 100) for size in ("small", "medium", "large")},
 }
-NAMES = tuple(MEANING)  # in pycocotools' order
+NAMES = tuple(MEANING)  # in the order of pycocotools
 
 
 def to_results(image_id: int, scores: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> list[dict[str, Any]]:
@@ -53,11 +53,11 @@ def coco_metrics(
     Args:
       truth: the content of a COCO annotation file, including crowds.
       results: entries of a COCO results file.
-      image_ids: images to score, with or without results; by default all images of the ground truth.
+      image_ids: images to score, with or without results; by default all images in the ground truth.
       backend: `"pycocotools"` or `"faster"` (faster-coco-eval), which compute the same values.
 
     Returns:
-      The 12 metrics by name, from 0 to 1, or -1 if there are no objects for a metric.
+      The 12 metrics by name; values are from 0 to 1, or -1 if no object has the size that the metric covers.
 
     Raises:
       InputError: a result is for an image that is not scored, or the backend is not installed.
@@ -81,7 +81,7 @@ def scored(
 
 
 def kind_of(backend: str) -> Any:
-    """The evaluation class of a backend, with the interface of `COCOeval`; `InputError` if it is not installed."""
+    """The evaluation class of a backend, compatible with `COCOeval`; raises `InputError` if it is not installed."""
     if backend == PYCOCOTOOLS:
         return COCOeval
     try:
@@ -98,13 +98,13 @@ def evaluation_of(
     image_ids: Sequence[int] | None = None,
     kind: Any = COCOeval,
 ) -> COCOeval:
-    """Creates an evaluation of boxes of class `kind` (see `kind_of`); see `coco_metrics` for arguments and errors."""
+    """Creates an instance of `kind` (see `kind_of`); for the other arguments and the errors, see `coco_metrics`."""
     index = indexed(truth, image_ids)
     wanted = sorted(index.getImgIds() if image_ids is None else set(image_ids))
     others = {r["image_id"] for r in results} - set(wanted)
     if others:
-        raise InputError(f"results for image id {min(others)}, which is not in the ground truth.")
-    found = COCO()  # used if there are no results, for which `loadRes` fails
+        raise InputError(f"the results contain image id {min(others)}, which is not in the ground truth.")
+    found = COCO()  # used if there are no results, because `loadRes` would fail
     found.dataset = index.dataset | {"annotations": []}
     with contextlib.redirect_stdout(io.StringIO()):
         found.createIndex()
@@ -133,7 +133,7 @@ def indexed(content: Mapping[str, Any], image_ids: Sequence[int] | None) -> COCO
 
 
 def table(metrics: dict[str, float]) -> str:
-    """The 12 metrics as text, one per line, followed by VOC's metrics if present."""
+    """The 12 metrics as text, one per line, followed by the VOC metrics if present."""
     lines = [
         f"{kind:<17} (IoU {iou:<9} area {area:<6} detections {most:>3})  {name:<5} {metrics[name]:.4f}"
         for name, (kind, iou, area, most) in MEANING.items()

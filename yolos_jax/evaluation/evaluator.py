@@ -1,4 +1,4 @@
-"""Runs a detector on every image of a data set and scores it."""
+"""Runs a detector on every image of a data set and scores the detections."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
     @property
     def details(self) -> dict[str, float]:
-        """Metrics per category by name, for sinks only."""
+        """Metrics per category, keyed by name; `training.metrics` writes them only to the sink."""
         return {} if self.categories is None else self.categories.scalars()
 
     def text(self) -> str:
@@ -56,7 +56,7 @@ class Evaluator:
       source: the data set, which must have the same labels as the model.
       geometry: the size that images are resized to.
       batching: see `image_pass.Batching`.
-      buckets: maximum number of token counts to compile for.
+      buckets: maximum number of sequence lengths to compile for.
       query_block: see `model.config.Compute`.
       loss: a loss to compute for the same images and add to `metrics`.
       nms: see `suppression.suppressed`.

@@ -119,7 +119,7 @@ class ImagePass:
         return everywhere
 
     def _computed(self, params: dict, loaded: Loaded) -> tuple[np.ndarray, ...]:
-        """Runs the function; returns the indices of all images of the batch in the data set, and its outputs."""
+        """Runs the function; returns the data set indices of all images in the batch, and the outputs."""
         split = split_over(self._batching.mesh)
         mine = loaded.indices.astype(np.int32), *self._inputs(loaded)
         arrays = [jax.make_array_from_process_local_data(split, x) for x in mine]

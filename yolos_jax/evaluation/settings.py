@@ -17,7 +17,7 @@ class EvaluationSettings:
         1, "epochs between evaluations; 0 for no evaluation during training", low=0, high=100_000, resume=YES
     )
     least_steps: int = setting(
-        0, "minimum steps between evaluations, if eval.every_epochs is shorter", low=0, high=2**31 - 1, resume=YES,
+        0, "minimum steps between evaluations, even if eval.every_epochs is shorter", low=0, high=2**31 - 1, resume=YES,
         also=("eval_steps",),
     )  # fmt: skip
     precision: str = setting(

@@ -38,7 +38,7 @@ class ValidationLoss:
         self._sums = jax.jit(sums)
 
     def begin(self) -> "Summed":
-        """Starts a sum, to which the outputs of images are added one by one."""
+        """Starts a sum; `Summed.add` adds the outputs of an image to it."""
         return Summed(self)
 
     def of(self, examples: list[Example], logits: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ class Summed:
         self._boxes = 0
 
     def add(self, index: int, logits: np.ndarray, boxes: np.ndarray) -> None:
-        """Adds an image by its index in the examples: logits `[Q, K + 1]` and boxes `[Q, 4]` cxcywh in 0..1."""
+        """Adds the image at `index` in the examples: logits `[Q, K + 1]` and boxes `[Q, 4]` cxcywh in 0..1."""
         self._waiting.append((self._loss.examples[index], logits, boxes))
         if len(self._waiting) == IMAGES:
             self._flush()
