@@ -101,7 +101,7 @@ def test_a_run_resumes_without_its_initial_weights(weights, tmp_path, call):
     shutil.rmtree(gone)
     for init in ([], [f"--config.init={gone}"]):
         said = done(call(*command, *SHORT, *init))
-        assert "the checkpoint of step 2" in said and "from the weights" not in said
+        assert "the checkpoint for step 2" in said and "from the weights" not in said
     done(call(*command, *SHORT, "--config.train.max_steps=3"))
     assert checkpoints.newest_meta(tmp_path / "run").step == 3
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes().startswith(before)

@@ -116,7 +116,7 @@ def test_training_matches_a_single_process(done, whole):
 
 def test_resumes_with_a_different_number_of_processes(done, whole):
     out, (first, _) = done
-    assert "the checkpoint of step 2" in first[3]
+    assert "the checkpoint for step 2" in first[3]
     same_params(out / "resumed", whole)
 
 

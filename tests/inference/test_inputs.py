@@ -91,7 +91,7 @@ def test_lists(folder, tmp_path):
 @pytest.mark.parametrize("name, content, words", [
     ("x.txt", b"# nothing\n\n", "the list x.txt is empty"),
     ("x.csv", b"", "the list x.csv is empty"),
-    ("x.csv", b"a,b\n1,2\n", "x.csv has no column of paths, only a, b; name one path"),
+    ("x.csv", b"a,b\n1,2\n", "x.csv has no column of paths, only a, b; rename the column of paths to path."),
     ("x.csv", b"id,path\n1,a.jpg\n2\n", "row 3 of x.csv has no column path"),
     ("x.txt", b"a.jpg\ny.txt\n", "the list x.txt contains another list, y.txt"),
     ("x.txt", b"\xff\xfea", "the list x.txt is UTF-16"),

@@ -1,4 +1,4 @@
-"""analyze.py: every command on a micro checkpoint, several devices compared with one, and an error for each mistake."""
+"""Tests analyze.py: every command on a micro checkpoint, results on several devices and on one, invalid arguments."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ NAMES = {1: "one", 7: "seven"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Ten images with a box each, and two checkpoints with random weights, one of them without class names."""
+    """Ten images with one box each, and two checkpoints with random weights, one of them without class names."""
     folder = tmp_path_factory.mktemp("analyze")
     make_coco(folder / "coco", SIZES, "val2017")
     config = YolosConfig(**MODEL)
@@ -134,7 +134,7 @@ def test_attention(made, tmp_path, call):
     np.testing.assert_allclose(z["boxes"], seen.boxes, atol=1e-3)
     assert z["names"].tolist() == seen.names and z["other_attention"].shape == z["attention"].shape
     for extra, words in [
-        (["--layer", "2"], "no layer 2; the model has 2, counted from 0"),
+        (["--layer", "2"], "no layer 2; the model has 2 layers, counted from 0"),
         (["--head", "1", "5"], "no head 5; the model of"),
         (["--threshold", "3"], "between 0 and 1"),
         (["--compare", made / "gone"], "gone does not exist"),

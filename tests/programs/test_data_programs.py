@@ -16,7 +16,7 @@ SMALL += ["--config.data.scales=(32, 48)", "--config.data.crop_sides=(48,)", "--
 
 
 def facts(source):
-    """The content of a source to compare, by image name."""
+    """The content of a source, keyed by image name, for comparisons."""
     names = source.label_names
     return {
         Path(e.file).stem: (e.width, e.height, [names[i] for i in e.labels.tolist()], e.boxes.round(3).tolist())
@@ -50,7 +50,7 @@ def test_copies_and_chosen_splits(tmp_path, call):
     assert code == 2 and "has no split val; it has train, valid" in error
 
 
-def test_converts_boxes_in_another_format(tmp_path, call):
+def test_converts_corner_boxes(tmp_path, call):
     """The error for corner boxes suggests --boxes, which converts them to COCO boxes."""
     corners = [box(i, i, [20, 10, 60, 40]) for i in range(1, 5)]
     root = make_coco(tmp_path / "set", [(64, 48)] * 4, "train", corners)
@@ -105,7 +105,7 @@ def test_missing_validation_split(tmp_path, call):
     (root / "annotations" / "instances_val.json").unlink()
     code, _, error = call("check_data", *SMALL, f"--config.data.root={root}")
     assert code == 2 and "eval.every_epochs=0" in error and "the val split, set by data.val_split" in error
-    batch = "--config.train.accumulate=1", "--config.train.batch_size=8"  # for the 8 devices of a test
+    batch = "--config.train.accumulate=1", "--config.train.batch_size=8"  # one image for each of the 8 devices
     batch += ("--config.init=from_nothing",)
     code, _, error = call("train", *SMALL, *batch, f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}")
     assert code == 2 and "or train without evaluation: --config.eval.every_epochs=0 --config.train.patience=0" in error
@@ -134,7 +134,7 @@ def test_hidden_files_are_counted(tmp_path, call):
 
 @pytest.mark.parametrize("augment", ["none", "strong", "aerial"])
 def test_contact_sheet_of_augmented_images(tmp_path, call, augment):
-    """Boxes that cover their image still do after flips and crops, so each cell has the box's colour at its edges."""
+    """Boxes that cover the image still do after flips and crops, so each cell has its box's colour at the edges."""
     whole = [box(i, i, [0, 0, 64, 48]) for i in range(1, 7)]
     root = make_coco(tmp_path, [(64, 48)] * 6, "train", whole)
     make_coco(root, [(64, 48)] * 2, "val")

@@ -13,7 +13,7 @@ from reference_pack import ROOT
 from yolos_jax.config.recipes import SETTINGS
 from yolos_jax.programs.command_line import recipe_files
 
-# Each takes between a third of a second and several seconds to import.
+# Importing any of these takes between a third of a second and several seconds.
 SLOW = {
     "array_record", "datasets", "flax", "gradio", "grain", "huggingface_hub", "jax", "jaxlib", "matplotlib", "optax",
     "orbax", "pycocotools", "scipy", "sklearn", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch",
@@ -21,7 +21,7 @@ SLOW = {
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 EXAMINATIONS = "attention", "tokens", "correlation", "cost", "positions", "runs"
 
-# The lookahead excludes other names that start with yolos-: the package, its models.
+# The lookahead excludes other names that start with yolos-: those of the package and the models.
 COMMAND = re.compile(r"(?:^|[\s=])(yolos-(?!jax|tiny|small|base)[a-z-]+(?: .*)?)$")
 
 # Prints, for each program, the exit code, its help and the slow modules imported since the previous program.

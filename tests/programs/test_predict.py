@@ -1,4 +1,4 @@
-"""predict.py: drawn images, JSON files, and an error for each mistake."""
+"""Tests predict.py: drawn images, JSON files, and errors for invalid arguments."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""predict.py with all kinds of inputs and outputs: patterns, URLs, videos, large images, formats."""
+"""Tests predict.py with all kinds of inputs and outputs: patterns, URLs, videos, large images, formats."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def detector(tmp_path_factory):
 
 @pytest.fixture
 def predict(call, detector, tmp_path, monkeypatch):
-    """Runs predict.py with a detector that is loaded once; returns (exit code, stdout, stderr)."""
+    """Returns a function that runs predict.py with a shared detector; it returns (exit code, stdout, stderr)."""
     monkeypatch.setattr(Detector, "load", lambda *_: detector)
 
     def predict(*args, out="out", threshold=0.05):

@@ -37,7 +37,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """About 1,000 images whose class is their colour."""
+    """About 1,000 images whose colour determines their class."""
     root = tmp_path_factory.mktemp("data")
     return make_classes(make_classes(root, "train", 300), "val", 34, classes=CLASSES[:3])
 
@@ -56,7 +56,7 @@ def test_resumed_run_equals_uninterrupted_run(data, whole, tmp_path, capsys):
         shutil.rmtree(tmp_path / "run" / later)
     config = classifier_config(data, **RUN)
     assert pretrain(config, tmp_path / "run", devices=ONE).step == 6
-    assert "the checkpoint of step 3" in capsys.readouterr().out
+    assert "the checkpoint for step 3" in capsys.readouterr().out
     shapes = checkpoints.load_any(whole)[0]
     read = [checkpoint_files.read_arrays(f, 6, params=shapes, ema=shapes) for f in (whole, tmp_path / "run")]
     assert_equal_trees(*read)
@@ -115,7 +115,10 @@ def test_detector_starts_with_classifier_weights(whole, data, tmp_path):
         ({"model.width": 24}, "has a different model: width 12 vs. 24"),
         ({"augment.erase": 0.5}, "augment.erase 0.1 vs. 0.5"),
         ({"loss.smoothing": 0.0}, r"loss.smoothing 0.1 vs. 0.0"),
-        ({"train.batch_size": 61}, "train.batch_size 61 must be a multiple of 2 .*in pairs of images that are mixed"),
+        (
+            {"train.batch_size": 61},
+            "train.batch_size 61 must be a multiple of 2 .*, times 2 because images are mixed in pairs",
+        ),
         (
             {"train.batch_size": 8, "optimizer.rate_batch": 4096},
             "optimizer.learning_rate, scaled to the batch size, is 9.77e-06, below optimizer.min_lr 1e-05",
@@ -142,7 +145,7 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
     assert_equal_trees(params["blocks"], kept["blocks"])
     same = dataclasses.replace(model, num_classes=3)
     assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
-    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same number of classes, in another order
+    other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same classes in a different order
     assert "the head is initialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
     with pytest.raises(InputError, match="differs from the config: width 12 vs. 24"):

@@ -1,6 +1,6 @@
-"""Runs the programs as a user does: a few real steps, and a one-line error with exit code 2 for each mistake.
+"""Runs the programs as a user does: a few real steps, and invalid input, which causes a one-line error and exit code 2.
 
-Training and one mistake per program run in separate processes, and everything else in this one, which has 8 devices.
+Training and one invalid command per program run in separate processes; the rest runs in this one, which has 8 devices.
 """
 
 import json
@@ -68,7 +68,7 @@ def trained(tmp_path_factory, run):
     more = {"train.log_every": 1, "data.workers": 1, "data.on_bad_image": "skip"}
     done = run(*command, *(f"--config.{key}={value}" for key, value in more.items()))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "16 images" in done.stdout and "saved the checkpoint of step 2" in done.stdout
+    assert "16 images" in done.stdout and "saved the checkpoint for step 2" in done.stdout
     assert "1 image skipped" in done.stdout and "2.jpg" in done.stdout
     return folder
 
@@ -95,7 +95,7 @@ def test_training_writes_metrics_and_resumes_only_the_same_run(trained, call, mo
     figures, save = [], curves.save_figure
     monkeypatch.setattr(curves, "save_figure", lambda figure, *to: (figures.append(figure), save(figure, *to)))
     again = call(*command, "--config.train.curves=True")
-    assert again.returncode == 0 and "the checkpoint of step 2" in again.stdout
+    assert again.returncode == 0 and "the checkpoint for step 2" in again.stdout
     assert (trained / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert_drawn(figures[-1], lines)
     refused(call(*command, "--config.seed=3"), "seed 0 vs. 3", "--accept_differences")
@@ -244,7 +244,7 @@ def test_recipes_are_listed_with_descriptions(call):
         ),
     ],
 )
-def test_recipes_without_a_config(tmp_path, content, words):
+def test_invalid_recipe_files(tmp_path, content, words):
     (tmp_path / "recipe.py").write_text(content + "\n")
     with pytest.raises(InputError, match=words) as refusal:
         load_recipe(str(tmp_path / "recipe.py"))

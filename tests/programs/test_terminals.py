@@ -17,12 +17,15 @@ from yolos_jax.programs.command_line import Parser
 from yolos_jax.weights import checkpoints
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-BYTES = "/tmp/x\udcff"  # Python's form of a byte that is not UTF-8
+BYTES = "/tmp/x\udcff"  # Python's representation of a byte that is not UTF-8
 
 
 @pytest.fixture
 def ascii_terminal(monkeypatch):
-    """Sets stdout and stderr as with PYTHONIOENCODING=ascii:strict; pytest replaces them between fixture and test."""
+    """Returns a function that sets stdout and stderr as PYTHONIOENCODING=ascii:strict does.
+
+    The fixture cannot set them itself, because pytest replaces them before the test starts.
+    """
 
     def start():
         for name in ("stdout", "stderr"):

@@ -71,7 +71,7 @@ def test_resumed_run_matches_an_uninterrupted_one(data, whole, tmp_path, capsys)
     config = config_of(data, **{"train.max_steps": 3})
     assert train(config, tmp_path, devices=ONE).step == 3
     outcome = train(config_of(data), tmp_path, devices=ONE)
-    assert outcome.step == 4 and "the checkpoint of step 3" in capsys.readouterr().out
+    assert outcome.step == 4 and "the checkpoint for step 3" in capsys.readouterr().out
     assert_equal_trees(arrays_of(tmp_path), whole[1])
     a, b = lines(tmp_path), lines(whole[0])
     assert [line["step"] for line in a] == [1, 2, 3, 4]

@@ -125,7 +125,7 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
     assert "AP" not in "".join(run.said)
     outcome = train(recipe(data, slow), tmp_path, devices=jax.devices()[:1])
     said = "".join(capsys.readouterr())  # the progress bar is printed to stderr
-    assert outcome.step == 2 and outcome.signal == 0 and "the checkpoint of step 2" in said
+    assert outcome.step == 2 and outcome.signal == 0 and "the checkpoint for step 2" in said
     assert "step 2: AP" in said and checkpoint_files.steps(tmp_path / "best") == [2]
 
 

@@ -1,10 +1,9 @@
 """Caches compiled programs on disk, so that the next process starts without compiling again.
 
 Uses jax's persistent compilation cache in the user's cache folder. jax's own environment variables take precedence:
-JAX_COMPILATION_CACHE_DIR sets another folder, and JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. An entry is
-valid only for the same version of jax, device type, processor features and XLA flags; otherwise, the program is
-compiled again. jax 0.10 never caches a program with a host callback, such as a training step with
-matcher=host; newer versions do.
+JAX_COMPILATION_CACHE_DIR sets a different folder, and JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. An entry is
+valid only for the same version of jax, device type, processor features and XLA flags. jax 0.10 never caches a program
+with a host callback, such as a training step with matcher=host; newer versions do.
 """
 
 import errno
@@ -26,8 +25,8 @@ def keep_compiled(where: str | Path = AUTO) -> str:
     """Turns on jax's compilation cache for the whole process.
 
     Args:
-      where: `auto` (the user's cache folder, unless jax is configured with another folder or without a cache),
-        `off` (leaves jax's configuration unchanged) or a folder.
+      where: `auto` (the user's cache folder, unless jax is configured with a different one or with no cache), `off`
+        (leaves jax's configuration unchanged) or a folder.
 
     Returns:
       A message for the user if the cache cannot be used; "" otherwise.
@@ -51,7 +50,7 @@ def keep_compiled(where: str | Path = AUTO) -> str:
 
 
 def _make(folder: Path, private: bool) -> None:
-    """Creates a folder; `OSError` if it is not writable, or if `private` and others can write: jax runs its files."""
+    """Creates a folder; `OSError` if it is not writable, or if `private` and others can write to it (jax runs it)."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if private and hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & stat.S_IWOTH):

@@ -41,7 +41,7 @@ class Detections:
         return draw_boxes(upright, self.boxes, self.labels, texts, font)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON dict: `width`, `height`, `objects`, each with `label`, `name`, `score` and `box` (as in `boxes`)."""
+        """A JSON dict of `width`, `height` and `objects`, dicts of `label`, `name`, `score` and `box` (as `boxes`)."""
         found = zip(self.labels.tolist(), self.names, self.scores.tolist(), self.boxes.tolist())
         objects = [{"label": label, "name": name, "score": score, "box": box} for label, name, score, box in found]
         return {"width": self.size[0], "height": self.size[1], "objects": objects}

@@ -115,7 +115,7 @@ class Detector:
         return state | {"_params": jax.device_get(self._params)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _detect=None)  # a pool hangs if unpickling fails, so errors wait for the first call
+        self.__dict__.update(state, _detect=None)  # a pool hangs if this fails, so errors are raised at the first call
 
     def _ready(self) -> None:
         """Raises `InputError` in a forked process; moves unpickled parameters to the device."""
@@ -269,7 +269,7 @@ class Detector:
             upright = read_rgb(image, name, self.stretch)
             return resize(upright, self.geometry.size(*upright.size)), upright.size
 
-        # Two threads must not read the same open file, or PIL image of one, because it has a single position.
+        # Two threads must not read the same open file, or PIL images backed by it: a file has a single position.
         images = [file_bytes(x, name) if hasattr(x, "read") else x for x, name in zip(images, names)]
         for note in left_out(images):
             warnings.warn(note, stacklevel=3)

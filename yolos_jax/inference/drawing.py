@@ -55,24 +55,24 @@ def draw_boxes(
 
 
 def enlargement(size: tuple[int, int]) -> int:
-    """The integer factor by which an image of (width, height) is enlarged."""
+    """The integer factor by which an image of size (width, height) is enlarged."""
     return ceil_div(LEGIBLE, max(size))
 
 
 def inside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """int `[n, 4]`, first and last pixels of the boxes, clipped to an image of (width, height)."""
+    """int `[n, 4]`, first and last pixels of the boxes, clipped to an image of size (width, height)."""
     corners = np.clip(np.round(boxes), 0, np.tile(size, 2) - 1).astype(int)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
     return corners
 
 
 def font_size(size: tuple[int, int]) -> int:
-    """Font size in pixels for an image of (width, height): grows with the long side, at most 1/3 of the short one."""
+    """Font size in pixels: grows with the long side of the image, but is at most a third of the short side."""
     return max(SMALLEST, min(round(max(size) / 42), min(size) // 3))
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Line width of boxes in pixels for an image of (width, height)."""
+    """Line width of boxes in pixels for an image of size (width, height)."""
     return max(2, round(max(size) / 320))
 
 
@@ -96,7 +96,7 @@ def place_labels(
 ) -> list[Label | None]:
     """Places labels inside the image, without overlap and close to their boxes.
 
-    Labels are placed in order. A label is None if there is no free position for it.
+    Labels are placed in the given order. A label is None if there is no free position for it.
     """
     out: list[Label | None] = []
     taken = np.zeros((0, 4), int)

@@ -1,4 +1,4 @@
-"""The font for class names in drawn images and figures: DejaVu Sans from matplotlib, or a font file of the user."""
+"""The font for class names in drawn images and figures: DejaVu Sans from matplotlib, or the user's font file."""
 
 import functools
 import unicodedata

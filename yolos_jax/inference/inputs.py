@@ -64,7 +64,7 @@ class Found(NamedTuple):
 
 
 def find(given: Sequence[str], recursive: bool = False) -> Found:
-    """Expands files, folders, patterns, URLs, videos, cameras, streams and lists into inputs, in order.
+    """Expands files, folders, patterns, URLs, videos, cameras, streams and lists into inputs, in the given order.
 
     A folder is expanded to its images whose file extension Pillow supports; with `recursive`, subfolders are included.
     A pattern such as `photos/**/*.jpg` is expanded to matching files. A .txt, .csv or .tsv file is a list of inputs
@@ -131,7 +131,7 @@ def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, boo
 def _images_among(
     entries: Sequence[tuple[str, bool]], left: LeftOut, notes: list[str], what: str, inside: str
 ) -> list[Input]:
-    """The images among some entries; adds a note about ignored ones, including folders if there is a hint `inside`."""
+    """The images among `entries`; adds a note about ignored ones, including folders if there is a hint `inside`."""
     endings = image_endings()
     images = []
     for path, is_folder in entries:

@@ -63,7 +63,7 @@ def read_list(file: str) -> tuple[list[str], str]:
 
 
 def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
-    """The cells and the name of the path column, found by its name in the first row; a single column needs no name."""
+    """The cells and the name of the path column, identified by the first row; a single column needs no name."""
     delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     if not rows:
@@ -72,7 +72,7 @@ def _from_table(lines: list[str], file: str) -> tuple[list[str], str]:
     named = [place for place, cell in enumerate(head) if cell.lower().replace(" ", "_") in COLUMNS]
     if not named and len(head) > 1:
         columns = ", ".join(head[:8])
-        raise InputError(f"{file} has no column of paths, only {columns}; name one {COLUMNS[0]} in its first row.")
+        raise InputError(f"{file} has no column of paths, only {columns}; rename the column of paths to {COLUMNS[0]}.")
     if not named:
         return [row[0] for row in rows], ""
     place = named[0]

@@ -24,7 +24,7 @@ _process: int | None = None  # id of the process that loaded networks
 def refuse_forked() -> None:
     """Raises `InputError` in a process that was forked after a network was loaded.
 
-    A fork does not have jax's threads, so any computation would wait for them forever.
+    A forked process does not inherit jax's threads, so any computation would wait for them forever.
     """
     global _process
     _process = _process or os.getpid()
@@ -45,7 +45,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
       Nested dicts of float32 NumPy arrays, and their metadata.
 
     Raises:
-      InputError: there are no usable weights, or they are of a ViT, not of a detector.
+      InputError: there are no usable weights, or they belong to a ViT instead of a detector.
     """
     refuse_forked()
     path = copied(path)
@@ -58,7 +58,7 @@ def load_model(path: str | Path) -> tuple[dict, Meta]:
 
 
 def check_there(path: str | Path) -> None:
-    """Raises `InputError` if `load_model` would find nothing at a path; loads nothing and uses no network."""
+    """Raises `InputError` if `load_model` would find nothing at a path; loads nothing and does not use the network."""
     check_path(path)
     place = Path(path)
     away = "://" in str(path) or weights.hub_model(path) is not None
@@ -76,7 +76,7 @@ def load(path: str | Path) -> Yolos:
       path: a checkpoint folder, a Hugging Face folder, or `org/name` or `org/name@revision` on the hub.
 
     Raises:
-      InputError: there are no usable weights, or they are of a ViT, not of a detector.
+      InputError: there are no usable weights, or they belong to a ViT instead of a detector.
     """
     params, meta = load_model(path)
     return nnx.merge(abstract(meta.model, Compute(max_side=meta.max_side))[0], nnx.State(jax.device_put(params)))

@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     """The position of a frame in a video."""
 
     frame: int  # starting at 0
-    seconds: float  # since the start
+    seconds: float  # since the start of the video
 
 
 class Writer(abc.ABC):
@@ -41,7 +41,7 @@ class Writer(abc.ABC):
 
     Args:
       folder: the output folder.
-      names: names of the categories by id.
+      names: category names by id.
     """
 
     SHARED: tuple[str, ...] = ()  # files shared by all inputs
@@ -56,7 +56,7 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def add(self, destination: Destination, found: Detections, frame: Frame | None = None) -> None:
-        """Writes the detections in an image or in a frame of a video; frames must be in order."""
+        """Writes the detections in an image or in a frame of a video; frames must be added in order."""
 
     def close(self) -> None:  # noqa: B027  # formats without open files need not implement it
         """Completes all files."""
@@ -161,7 +161,7 @@ class Yolo(Writer):
         if frame is not None:
             path = self._folder / destination.name / f"{frame.frame:06d}.txt"
             path.parent.mkdir(exist_ok=True)
-            if not frame.frame:  # removes files of an earlier, longer video
+            if not frame.frame:  # removes files from an earlier, longer video
                 for old in path.parent.glob("[0-9]*.txt"):
                     old.unlink()
         path.write_text("".join(lines))
@@ -243,4 +243,4 @@ def check_free(
         if path.resolve() in sources:
             raise InputError(f"{path} is one of the inputs and would be overwritten; choose another --out.")
         if (name in there or path.exists()) and not overwrite:
-            raise InputError(f"{str(folder).rstrip('/')}/{name} already exists; set another --out or --overwrite.")
+            raise InputError(f"{str(folder).rstrip('/')}/{name} already exists; use another --out, or --overwrite.")

@@ -1,6 +1,6 @@
 """Reads videos, cameras and animations frame by frame, and writes drawn videos. Does not import jax.
 
-Everything except reading an animation requires the extra `video`.
+Everything except reading animations requires the extra `video`.
 """
 
 import sys
@@ -22,7 +22,7 @@ CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # for drawn videos; the first available one is used
 STREAM_SECONDS = (20.0, 30.0)  # timeouts for opening a stream, and for its next frame
 MOST_BYTES = 2**42  # maximum size of a video file
-TICKS = 60_000  # per second: exact for common frame rates, and within MPEG-4's limit
+TICKS = 60_000  # timestamp units per second: exact for common frame rates, and within MPEG-4's limit
 
 
 class Film(NamedTuple):
@@ -48,7 +48,7 @@ def need_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise InputError("videos and cameras need the package av; pip install 'yolos-jax[video]'.") from error
+        raise InputError("videos and cameras need the package av; run pip install 'yolos-jax[video]'.") from error
     return av
 
 

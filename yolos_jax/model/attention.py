@@ -9,15 +9,15 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, int], jax.Array]
 """Multi-head attention over sequences padded at the end: (q, k, v, length, block) -> out.
 
 `q` and `out` are `[B, Q, heads, d]`, `k` and `v` are `[B, N, heads, d]`, all of the same dtype. Scores and sums are
-float32. `length`, int32 `[B]`, is the number of real tokens per sequence, at least 1. `block`, static, is the number of
-keys or queries processed at a time; some implementations ignore it. Differentiable in reverse mode.
+float32. `length`, int32 `[B]`, is the number of real tokens per sequence, at least 1. The static `block` is the number
+of keys or queries processed at a time; some implementations ignore it. Differentiable in reverse mode.
 """
 
 ATTENTION = "attention"  # name of the attention outputs in checkpointing policies
 
 
 def attention_weights(q: jax.Array, k: jax.Array, length: jax.Array) -> jax.Array:
-    """Softmax attention weights, float32 `[B, heads, Q, N]`; padding keys get exactly zero.
+    """Softmax attention weights, float32 `[B, heads, Q, N]`; padding keys have a weight of exactly 0.
 
     Args:
       q: `[B, Q, heads, d]` queries.

@@ -27,8 +27,8 @@ class ClassifierSettings:
     )
     image_size: int = setting(224, "side length of the square images in pixels", low=1, high=8192)
     distilled: bool = setting(
-        False, "add a distillation token with its own head, which is trained on the labels like the main head (there "
-        "is no teacher)",
+        False, "add a distillation token with its own head, which, like the main head, is trained on the labels "
+        "(there is no teacher)",
     )  # fmt: skip
     layer_norm_eps: float = redeclared(_SHARED, "layer_norm_eps", 1e-6)
 
@@ -61,7 +61,7 @@ class ClassifierConfig(ClassifierSettings, NetworkConfig):
     def differences(self, other: Any) -> list[str]:
         """Differences that make `other` (any config) a different model, such as "width 192 vs. 384"."""
         if not isinstance(other, ClassifierConfig):
-            return ["an image classifier against a detector"]
+            return ["an image classifier vs. a detector"]
         ours, theirs = self.to_dict(), other.to_dict()
         return [f"{k} {ours[k]} vs. {theirs[k]}" for k in ours if k != "layer_norm_eps" and ours[k] != theirs[k]]
 
@@ -75,7 +75,7 @@ CLASSIFIERS = {
 
 
 def classifier_variant(name: str) -> ClassifierConfig:
-    """The classifier for the named variant; for an unknown name, raises `InputError` with the known ones."""
+    """The classifier for the named variant; for an unknown name, raises an `InputError` that lists the known ones."""
     if name not in CLASSIFIERS:
         raise InputError(f"there is no variant {name!r}; choose one of {', '.join(CLASSIFIERS)}.")
     return CLASSIFIERS[name]

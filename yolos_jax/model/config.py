@@ -71,8 +71,8 @@ class ArchitectureSettings:
         "block", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     mid_pe_size: tuple[int, int] | None = setting(
-        None, "like init_pe_size, for the position embeddings added after every block but the last; None: the model "
-        "has none", low=1, high=8192, lengths=(2, 2),
+        None, "like init_pe_size, but for the position embeddings added after every block but the last; None if the "
+        "model has none", low=1, high=8192, lengths=(2, 2),
     )  # fmt: skip
     layer_norm_eps: float = setting(
         1e-6, "LayerNorm epsilon: 1e-6 in the reference, 1e-12 in Hugging Face configs", low=0, high=1
@@ -146,8 +146,8 @@ class ComputeSettings:
         also=("dtype",),
     )  # fmt: skip
     unroll: str = setting(
-        "auto", "compile the blocks one by one instead of as a loop: fewer kernel launches, longer compilation; auto "
-        "does this on NVIDIA GPUs", choices=("auto", "on", "off"), resume=YES,
+        "auto", "unroll the loop over the blocks: fewer kernel launches, longer compilation; auto does this on NVIDIA "
+        "GPUs", choices=("auto", "on", "off"), resume=YES,
     )  # fmt: skip
     remat: bool = setting(
         False, "recompute activations in the backward pass: uses less memory but takes a third longer", resume=YES
@@ -168,7 +168,7 @@ class Compute(DetectorComputeSettings):
     """How a model is computed; does not affect its parameters, nor its results beyond rounding.
 
     The defaults suit CPUs; `accelerators.choice.decided` adapts them to a device. If a setting has the wrong type or is
-    below 1, raises `InputError` with the setting's key in a recipe.
+    below 1, raises an `InputError` that names the setting's key in a recipe.
 
     Attributes:
       attend: attention function, see `attention.Attend`; None selects `on_cpu.attend`.
@@ -215,7 +215,7 @@ VARIANTS: dict[str, YolosConfig] = {
 
 
 def variant(name: str) -> YolosConfig:
-    """The named variant; for an unknown name, raises `InputError` with the known ones."""
+    """The named variant; for an unknown name, raises an `InputError` that lists the known ones."""
     if name not in VARIANTS:
         raise InputError(f"there is no variant {name!r}; choose one of {', '.join(VARIANTS)}.")
     return VARIANTS[name]

@@ -23,7 +23,7 @@ def fill(model: nnx.Module, key: jax.Array, scheme: str) -> None:
     """Replaces each of a model's declared parameters (`jax.ShapeDtypeStruct`) with its initial values, in place.
 
     The words of `key` seed `starting_values`. A single host callback draws all values, so the constructor can be
-    compiled, and tracing it for shapes draws nothing.
+    compiled, and tracing it only for shapes draws no values.
     """
     check_scheme(scheme)
     shapes = nnx.to_pure_dict(nnx.state(model))
@@ -47,11 +47,11 @@ def starting_values(shapes: dict, seed: Sequence[int], scheme: str = "reference"
     Args:
       shapes: nested dict of objects with a `.shape`, as returned by `model.yolos.abstract`.
       seed: one or more numbers; a parameter's values depend only on them and on the parameter's name.
-      scheme: "reference": normal with deviation 0.02 for matrices, tokens and position embeddings, PyTorch's default
-        for the heads and the patch convolution; DeiT weights then replace most of these. "from_nothing": for training
-        without pre-trained weights, where "reference" learns slowly: its tokens and positions are tiny compared with
-        the patch embeddings, so queries cannot localise for thousands of steps. Here all have the same scale: normal
-        matrices with deviation 1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580), DET tokens far apart.
+      scheme: "reference": normal with standard deviation 0.02 for matrices, tokens and position embeddings, PyTorch's
+        default for the heads and the patch convolution; DeiT weights then replace most of these. "from_nothing", for
+        training without pre-trained weights: the same scale for all, namely normal matrices with standard deviation
+        1/sqrt(fan in), sine-cosine positions (as in arXiv 2205.01580) and distant DET tokens. With "reference", tokens
+        and positions are tiny compared with patch embeddings, so queries could not localise for thousands of steps.
 
     Returns:
       A nested dict of float32 numpy arrays with the same structure.
@@ -86,7 +86,7 @@ def _linear(layer: dict, names: tuple[str, ...], seed: Sequence[int], scheme: st
 
 
 def _table(shape: tuple[int, ...], names: tuple[str, ...], seed: Sequence[int], scheme: str) -> np.ndarray:
-    """Tokens and position embeddings. The reference truncates at a hundred deviations, which has no effect."""
+    """Tokens and position embeddings. The reference truncates at 100 standard deviations, which has no effect."""
     if scheme == "from_nothing" and names == ("pos_embed", "grid"):
         return np.float32(POSITION_SCALE) * sine_cosine(*shape)
     large = scheme == "from_nothing" and names == ("det_tokens",)

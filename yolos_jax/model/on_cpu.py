@@ -1,4 +1,4 @@
-"""CPU implementations of attention and of the gradient of a matrix product; processing of large images one at a time.
+"""CPU implementations: attention, the gradient of a matrix product, and processing large images one at a time.
 
 Attention never stores an N x N array. It computes one head at a time, for all queries and a block of keys. All products
 but two therefore have the smaller operand on the right, where CPU libraries copy it into tiles, and no large array is
@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from yolos_jax.model.attention import ATTENTION
 
 # On a single CPU, images of at least this many patches are processed one at a time, because the activations of several
-# do not fit into its caches. For four images, S is 4 % slower at 336 patches, but 11 % faster at 1,344, 17 % at 3,300.
+# do not fit the caches. For four images, S is 4 % slower at 336 patches, but 11 % faster at 1,344 and 17 % at 3,300.
 LARGE = 1000
 
 
@@ -35,7 +35,7 @@ def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The gradients of `x` `[B, N, in]` and `kernel` `[in, out]`, from that of `x @ kernel`, `given` `[B, N, out]`.
+    """The gradients of `x` `[B, N, in]` and `kernel` `[in, out]`; `given` `[B, N, out]` is that of `x @ kernel`.
 
     For the kernel's gradient, the narrower operand is first transposed in a separate step. Otherwise, XLA's compiler
     transposes the wider one, fused with the operations that produce it, and the product takes a third longer.
@@ -137,7 +137,7 @@ def _blocks(q: jax.Array, k: jax.Array, block: int) -> tuple[int, int]:
 
 
 def _by_head(x: jax.Array, blocks: tuple[int, int] | None = None, behind: str = "constant") -> jax.Array:
-    """`[B, N, heads, d]` -> `[heads, B, N, d]`, or with blocks `[heads, blocks, B, rows, d]`, padded with `jnp.pad`."""
+    """`[B, N, heads, d]` -> `[heads, B, N, d]`, or with blocks `[heads, blocks, B, rows, d]` (`behind`: pad mode)."""
     x = x.transpose(2, 0, 1, 3)
     if blocks is None:
         return x

@@ -102,7 +102,7 @@ resize_to_tokens.defvjp(_forward, _backward)
 class Positions(nnx.Module):
     """Position embeddings for the CLS token, the DET tokens and a grid of patches.
 
-    With `layers`, a stack of that many sets, for the mid-layer embeddings.
+    With `layers`, it stacks that many sets, as needed for the mid-layer embeddings.
     """
 
     def __init__(self, config: YolosConfig, compute: Compute, grid: tuple[int, int], layers: tuple[int, ...] = ()):

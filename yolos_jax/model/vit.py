@@ -213,7 +213,7 @@ def scan_blocks(
 ) -> tuple[jax.Array, Any]:
     """`jax.lax.scan` of `step` over stacked blocks; `worth_saving` selects the values to save for the backward pass.
 
-    `layers` is (parameters of the blocks, another input of `step` for each block).
+    `layers` is (parameters of the blocks, a second input of `step` for each block).
     """
     policy = None if compute.remat else worth_saving
     unroll = compute.unroll == "on"

@@ -83,7 +83,7 @@ class Yolos(nnx.Module):
         depth, queries = self.config.depth, self.config.det_tokens
         for layer in attention_layers or ():
             if not -depth <= layer < depth:
-                raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0.")
+                raise InputError(f"there is no layer {layer}; the model has {depth} layers, counted from 0.")
         whole = 1 + queries + patches.shape[1]
         patches = jnp.pad(patches, ((0, 0), (0, -whole % self.compute.token_multiple), (0, 0)))
         grid = jnp.asarray(grid)  # `jax.checkpoint` cannot close over NumPy arrays

@@ -94,7 +94,7 @@ def matched_loss(
     divisors: Divisors | None = None,
     weights: LossWeights = WEIGHTS,
 ) -> LossTerms:
-    """`set_loss` for a given matching `query`, int32 `[B, M]` or -1; `images_per_replica` and `divisors` as there."""
+    """Like `set_loss`, with the same `images_per_replica` and `divisors`, for a given `query` `[B, M]` (-1: none)."""
     batch, queries, classes = logits.shape
     matched = query >= 0
     wanted = jnp.full((batch, queries + 1), classes - 1, jnp.int32)

@@ -1,6 +1,6 @@
 """Command-line programs, installed as yolos-train, yolos-eval and so on. Each turns its flags into library calls.
 
-On Ctrl-C they print one word instead of a traceback, even during imports and flag parsing.
+On Ctrl-C, they print "interrupted" instead of a traceback, even during imports and flag parsing.
 """
 
 import sys

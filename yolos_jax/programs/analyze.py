@@ -121,7 +121,7 @@ def cost() -> None:
 
 
 def positions() -> None:
-    """Plots cosine similarities of the position embeddings, as trained and, with --size, as resized for an image.
+    """Plots cosine similarities between the trained position embeddings and, with --size, between resized ones.
 
     yolos-analyze positions --checkpoint runs/s --out out/ --size 640 480
     """
@@ -187,13 +187,13 @@ def runs() -> None:
 
 
 def add_split_flags(parser: Parser) -> None:
-    """Adds the flags of commands that process a split."""
+    """Adds the flags shared by commands that process a split."""
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
     add_out_flags(parser, "folder for figures and tables")
 
 
 def add_out_flags(parser: Parser, text: str, required: bool = True) -> None:
-    """Adds `--out`, which `text` describes, and `--overwrite`."""
+    """Adds `--out`, with `text` as its help, and `--overwrite`."""
     parser.add_argument("--out", required=required, type=Path, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files from an earlier run")
 
@@ -209,9 +209,9 @@ def opened(args: Any, config: Any, *names: str) -> tuple[dict, Any, Any]:
 
 
 def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
-    """Raises `InputError` if a folder already has files with these names.
+    """Raises `InputError` if `out` already contains one of these files, unless `overwrite` is set.
 
-    The folder is not created here: commands do that after all checks.
+    The folder is not created here; each command creates it after all its checks.
     """
     for name in names:
         if (out / name).exists() and not overwrite:
@@ -219,7 +219,7 @@ def refuse_existing(out: Path, overwrite: bool, *names: str) -> None:
 
 
 def label_names_of(meta: Any, evaluator: Any, checkpoint: str) -> dict[int, str]:
-    """The checkpoint's label names; if it has none, those of the data set, with a note."""
+    """The checkpoint's label names; if it has none, prints a note and returns those of the data set."""
     if not meta.label_names:
         say(f"the checkpoint {checkpoint} has no class names; using those of the data set")
     return meta.label_names or evaluator.source.label_names

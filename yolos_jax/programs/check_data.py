@@ -2,7 +2,7 @@
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 
-Reads both splits in the same way as training and evaluation, and decodes every image unless --no-images is given.
+Reads both splits the way training and evaluation do, and decodes every image unless --no-images is given.
 Exit code 0 means no problems, 1 means problems (printed one per line), and 2 means that the data could not be read.
 --show 16 draws 16 augmented training images with their boxes, as the model will see them.
 """
@@ -24,7 +24,7 @@ from yolos_jax.programs.command_line import RecipeParser
 
 @clear_errors()
 def main() -> None:
-    """Prints a summary of the recipe's data and its problems; exit code 1 if there are any."""
+    """Prints a summary of the recipe's data and its problems; exits with code 1 if there are any."""
     parser = RecipeParser(__doc__)
     spellings = "--no-images", "--noimages", "--nopictures"
     parser.add_argument(*spellings, dest="images", action="store_false", help="do not decode the images")
@@ -42,7 +42,7 @@ def main() -> None:
     from yolos_jax.tasks.architecture import settle
     from yolos_jax.tools import survey
 
-    if config.init:  # without weights to inspect, the recipe's architecture determines how images are resized
+    if config.init:  # the architecture, which affects how images are resized, may have to be read from the weights
         config = settle(args.recipe)
     problems: list[survey.Problem] = []
     try:
@@ -78,7 +78,7 @@ def look(config: DetectionConfig, args: argparse.Namespace, problems: list) -> N
     splits, notes = [train], []
     source = train.source
     labels = source.category_ids, source.num_classes
-    # `category_problems` reports each category that differs.
+    # Differing categories raise no error here, because `category_problems` reports each of them.
     known = Settled(label_names=source.label_names, by=source.origin, refuse=False, exif=source.exif.decided)
     try:
         opened = partial(recipe.source_of, config, "val", *labels, known=known)

@@ -22,7 +22,7 @@ from yolos_jax.user_files import check_file
 
 MOST_BYTES = 2**24  # maximum size of a recipe file
 PACKAGE = Path(__file__).resolve().parents[1]
-RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # in an installation, in a checkout; both contain `paper/`
+RECIPES = PACKAGE / "configs", PACKAGE.parent / "configs"  # when installed, in a checkout
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     declared: Table = SETTINGS[DETECTION]
     addresses: tuple[str, ...] = ("checkpoint",)  # flags that also accept an address such as gs://bucket/run
-    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # not always local paths
+    others: tuple[str, ...] = ("images", "config", "host", "coordinator")  # flags whose values may not be local paths
 
     def __init__(self, description: str | None, usage: str | None = None):
         print_anything()
@@ -44,11 +44,11 @@ class Parser(argparse.ArgumentParser):
     def add_detector_flags(self, required: bool = True) -> None:
         """Adds --checkpoint (of a detector), --short-side and --max-side; `required` applies to --checkpoint."""
         self.add_argument("--checkpoint", required=required, help="checkpoint folder, Hugging Face folder, or hub id")
-        self.add_argument("--short-side", type=int, help="pixels of the short side (default: as in training, else 800)")
+        self.add_argument("--short-side", type=int, help="short side in pixels (default: as in training, else 800)")
         self.add_argument(
             "--max-side",
             type=int,
-            help="maximum pixels of the long side (default: as in training, else 1333/800 of the short side)",
+            help="maximum long side in pixels (default: as in training, else 1333/800 times the short side)",
         )
 
     def add_nms_flag(self) -> None:
@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--nms", type=_share, metavar="IOU", help=text)
 
     def add_font_flag(self) -> None:
-        """Adds --font, the font of class names."""
+        """Adds --font, the font for class names."""
         text = "font file for class names in drawn images and figures (default: DejaVu Sans)"
         self.add_argument("--font", default="", metavar="FILE", help=text)
 
@@ -100,7 +100,7 @@ def _share(text: str) -> float:
 
 
 def print_anything() -> None:
-    """Escapes output that the terminal cannot encode, as in `\\xe9`, including path bytes that are not UTF-8."""
+    """Escapes output that the terminal cannot encode (é becomes `\\xe9`), including path bytes that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -133,7 +133,7 @@ class ListRecipes(argparse.Action):
 class RecipeParser(Parser):
     """A parser for programs that use a recipe: `--config RECIPE`, and `--config.KEY=VALUE` for each of its settings.
 
-    The settings, and their defaults in `--help`, depend on the recipe that the command line specifies.
+    The settings, and their defaults in `--help`, depend on the recipe specified on the command line.
 
     Args:
       tasks: the accepted tasks; without a recipe, `--help` lists the settings of the first task.
@@ -167,7 +167,7 @@ class RecipeParser(Parser):
             group.add_argument(f"--config.{key}", help=text, **how)
 
     def _named(self) -> ConfigDict | None:
-        """The recipe given on the command line; None if there is none, it is unreadable, or it has another task."""
+        """The recipe given on the command line; None if there is none, it is unreadable, or it is for another task."""
         named = _words_of("--config")
         checkpoint = _words_of("--checkpoint") if self._recorded else []
         try:
@@ -219,13 +219,13 @@ class RecipeParser(Parser):
 
 
 def say(note: str) -> None:
-    """Prints a note to stderr, if there is one."""
+    """Prints a note to stderr, unless it is empty."""
     if note:
         print(f"note: {note}", file=sys.stderr)
 
 
 def recipe_files() -> dict[str, Path]:
-    """The files of the built-in recipes by name; recipes in `paper/` come last."""
+    """Maps the name of each built-in recipe to its file; recipes in `paper/` come last."""
     folders = [*RECIPES, *(place / "paper" for place in RECIPES)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
     return {file.stem: file for file in files}
@@ -241,7 +241,7 @@ def _words_of(flag: str) -> list[str]:
 def recorded_recipe(checkpoint: str) -> ConfigDict:
     """The config of the run that wrote a checkpoint; `InputError` if the checkpoint does not contain it.
 
-    Settings that no longer exist are dropped, with a note.
+    Drops settings that no longer exist, and prints a note about each.
     """
     from yolos_jax.training import checkpoint_files
     from yolos_jax.weights import checkpoints, hub_model
@@ -251,7 +251,7 @@ def recorded_recipe(checkpoint: str) -> ConfigDict:
     foreign = hub_model(checkpoint) or path.is_file() or (path / "config.json").is_file()
     found = checkpoints.recorded_recipe(path) if checkpoint_files.steps(path) or not foreign else None
     if found is None:
-        why = "training checkpoints have one, but not converted weights, Hugging Face folders or models on the hub"
+        why = "training checkpoints have one; converted weights, Hugging Face folders and models on the hub do not"
         raise InputError(f"{checkpoint} contains no recipe ({why}); specify one with --config.")
     table = SETTINGS[task_of(found)]
     for key in [key for key in flat(found, table) if key not in table]:

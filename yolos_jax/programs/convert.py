@@ -160,7 +160,7 @@ def validation_images(args: argparse.Namespace, meta: "Meta") -> "Iterator[Image
 
 
 def share(args: argparse.Namespace) -> None:
-    """Exports SOURCE and uploads it to the hub; prints what will be visible first, and the address at the end."""
+    """Exports SOURCE and uploads it to the hub; first prints what others will see, and finally the address."""
     from yolos_jax.weights import sharing
     from yolos_jax.weights.hub import hub_address
 
@@ -205,10 +205,10 @@ def check_flags(args: argparse.Namespace) -> None:
 
 @clear_errors()
 def main() -> None:
-    """Converts, and prints what was written."""
+    """Runs the conversion, and prints what was written."""
     parser = Parser(__doc__)
     parser.addresses = ("source",)
-    parser.others = (*parser.others, "push")  # it has its own error message
+    parser.others = (*parser.others, "push")  # invalid repository names are reported with a specific message
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id to read")
     parser.add_argument("--out", help="folder to create; with --push, a temporary folder if omitted")
     group = parser.add_mutually_exclusive_group()

@@ -33,7 +33,7 @@ def main() -> None:
         "--out", required=True, type=Path, help="output folder; with --to coco, it must be empty or not exist"
     )
     parser.add_argument("--to", default="coco", choices=("coco", "tfds"), help="output format (default coco)")
-    parser.add_argument("--splits", nargs="+", default=(), help="splits to convert, by their names in the data set")
+    parser.add_argument("--splits", nargs="+", default=(), help="splits to convert, as named in the data set")
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     text = "box format of custom annotation files, as in data.train_boxes (default xywh)"
     parser.add_argument("--boxes", default="xywh", choices=BOXES, help=text)
@@ -71,7 +71,7 @@ def write_coco(args: argparse.Namespace) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Prints each note once, without its suggestion to change settings of a recipe."""
+    """Prints each note once, without its suggestion to change a recipe's settings."""
     for note in dict.fromkeys(note.split("; set data.")[0] for note in notes):
         print(f"note: {note}")
 
@@ -84,7 +84,7 @@ def write_tfds(args: argparse.Namespace) -> None:
     _, _, notes = recognise(args.data)
     folder, found = build_records(args.data, args.out, args.splits, args.boxes)
     for one in found:
-        cut = f", {one.clipped} of them clipped to their image" if one.clipped else ""
+        cut = f", {one.clipped} of them clipped to the image" if one.clipped else ""
         print(f"{one.split}: {one.images} images, {one.objects} objects{cut}, in {counted(one.shards, 'shard')}")
     print_notes([*notes, *(note for one in found for note in one.notes)])
     print(f"written: {folder}")

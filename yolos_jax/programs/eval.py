@@ -22,7 +22,7 @@ from yolos_jax.errors import InputError, clear_errors, make_folder
 from yolos_jax.programs.command_line import RecipeParser, say
 from yolos_jax.user_files import read_text
 
-SAME = 1e-3  # largest accepted difference in a metric when an evaluation is repeated on another device
+SAME = 1e-3  # largest accepted difference in a metric when an evaluation is repeated on a different device
 
 
 class Scoring(NamedTuple):
@@ -35,7 +35,7 @@ class Scoring(NamedTuple):
 
 @clear_errors()
 def main() -> None:
-    """Parses the command line and evaluates."""
+    """Parses the command line and runs the evaluation."""
     parser = RecipeParser(__doc__, (recipes.DETECTION, recipes.CLASSIFICATION), recorded=True)
     parser.addresses = ("checkpoint", "out")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, Hugging Face folder, or hub id")
@@ -117,7 +117,7 @@ def scoring_of(args: argparse.Namespace, config: recipes.Config) -> Scoring:
 
 
 def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
-    """Raises `InputError` if the paths to the data recorded in the checkpoint no longer exist."""
+    """Raises `InputError` if a data path recorded in the checkpoint no longer exists."""
     data: Any = config.data
     named = {name: getattr(data, name, "") for name in ("val_annotations", "val_images")}
     if not all(named.values()):  # empty settings are derived from the root
@@ -132,10 +132,10 @@ def refuse_gone(args: argparse.Namespace, config: recipes.Config) -> None:
 
 
 def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = False) -> dict[str, Any] | None:
-    """Creates the folders. Returns an earlier evaluation's metrics if only figures are to be added, otherwise None.
+    """Creates the folders. Returns an earlier evaluation's metrics if only figures will be added, otherwise None.
 
     `beside`: `--out` was not given, so `out` is inside the checkpoint's folder.
-    Raises `InputError` if the folders already have results or are not writable, or if matplotlib is missing.
+    Raises `InputError` if the folders already contain results or are not writable, or if matplotlib is missing.
     """
     file, earlier = out / "metrics.json", None
     if plots is not None and not overwrite and file.exists():
@@ -163,7 +163,7 @@ def make_folders(out: Path, plots: Path | None, overwrite: bool, beside: bool = 
 
 
 def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any] | None) -> None:
-    """Writes the metrics; keeps those of an earlier evaluation, and raises `InputError` if they differ."""
+    """Writes the results; if there are `earlier` metrics, keeps them and raises `InputError` if they differ."""
     if earlier is None:
         result.write(out, facts)
         return
@@ -173,7 +173,7 @@ def write(out: Path, result: Any, facts: dict[str, Any], earlier: dict[str, Any]
         numbers = isinstance(before, int | float) and isinstance(value, int | float)
         if before != value and not (numbers and abs(before - value) <= SAME):
             raise InputError(
-                f"{out}/metrics.json is from a different evaluation ({name} was {before}, now {value}); choose "
+                f"{out}/metrics.json is from a different evaluation ({name} was {before} and is now {value}); choose "
                 "another folder with --out, or use --overwrite."
             )
 

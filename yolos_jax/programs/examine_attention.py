@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def attention() -> None:
-    """Draws the attention maps of every DET token that detected an object: in one block, per head and averaged.
+    """Draws the attention maps of every DET token that detected an object: each head of one block, and their mean.
 
     yolos-analyze attention cat.jpg folder/ --checkpoint runs/s --out out/ --rollout
     yolos-analyze attention cat.jpg --checkpoint runs/s200 --compare runs/s300 --out out/
@@ -71,14 +71,14 @@ def attention_flags() -> Any:
     text = "images, folders of images, patterns or URLs"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     parser.add_detector_flags()
-    parser.add_argument("--compare", help="another checkpoint, whose tokens for the same objects are drawn below")
+    parser.add_argument("--compare", help="second checkpoint; its tokens for the same objects are drawn below")
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
     parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.9, help="minimum score of a token (default 0.9)")
     parser.add_argument(
         "--layer", type=int, default=-1, help="block, counted from 0; negative values count from the last (default -1)"
     )
-    parser.add_argument("--head", type=int, nargs="+", help="draw only these heads, counted from 0, and not the mean")
+    parser.add_argument("--head", type=int, nargs="+", help="draw only these heads, counted from 0, without the mean")
     parser.add_argument("--rollout", action="store_true", help="also draw attention rollout over all blocks")
     text = "interpolation between patches: nearest, smooth, or both (default)"
     parser.add_argument("--enlarge", choices=("nearest", "smooth", "both"), default="both", help=text)
@@ -120,21 +120,21 @@ def names_for(images: Sequence[Input], out: Path, overwrite: bool) -> list[str]:
 
 
 def check_asked(args: Any, source: str, detector: "Detector") -> None:
-    """`InputError` for a block or head that does not exist; prints a note if the checkpoint has no class names."""
+    """Raises `InputError` if a block or head does not exist; prints a note if the checkpoint has no class names."""
     from yolos_jax.tools.analysis.attention_maps import block_of
 
     block_of(args.layer, detector.config.depth)
     heads = detector.config.heads
     for head in args.head or []:
         if not 0 <= head < heads:
-            raise InputError(f"there is no head {head}; the model of {source} has {heads}, counted from 0.")
+            raise InputError(f"there is no head {head}; the model of {source} has {heads} heads, counted from 0.")
     say(missing_note([*detector.label_names.values(), source], args.font, "--font"))
     if not detector.label_names:
         say(f"the checkpoint {source} has no class names; showing class numbers instead")
 
 
 def draw_tokens(seen: list["Seen"], args: Any, name: str) -> int:
-    """Draws a figure for each token of the first checkpoint that detected an object; returns their number."""
+    """Draws a figure for each token of the first checkpoint that detected an object; returns the number of figures."""
     from yolos_jax.tasks.pictures.plotting import save_figure
     from yolos_jax.tools.analysis.figures import ENLARGEMENTS, attention_figure
 
@@ -168,9 +168,9 @@ def row_of(seen: "Seen", token: int, args: Any, source: str) -> tuple[str, np.nd
 
 
 def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: float) -> np.ndarray:
-    """int `[n]`: for each token of `first`, the token of `other` with the largest IoU; -1 below an IoU of 0.5.
+    """int `[n]`: for each token of `first`, the token of `other` with the largest IoU; -1 if that is below 0.5.
 
-    Only tokens above the threshold count; each is assigned once, the best overlap first.
+    Only tokens of `other` above the threshold are considered; each is matched at most once, in order of decreasing IoU.
     """
     from yolos_jax.datasets.voc_metrics import overlaps_with
     from yolos_jax.tools.analysis.confusion import paired
@@ -185,7 +185,7 @@ def same_objects(first: "Seen", tokens: np.ndarray, other: "Seen", threshold: fl
 
 
 def write_arrays(seen: list["Seen"], path: Path) -> None:
-    """Writes the fields of `Seen` for all tokens; the names for a second checkpoint start with `other_`."""
+    """Writes the fields of `Seen` for all tokens; the array names of a second checkpoint start with `other_`."""
     arrays: dict[str, Any] = {}
     for prefix, one in zip(("", "other_"), seen):
         arrays |= {

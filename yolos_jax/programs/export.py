@@ -3,8 +3,8 @@
 yolos-export --checkpoint runs/s --out exported/
 python exported/run_detector.py image.jpg       only needs jax, flatbuffers, numpy and Pillow
 
-A program (StableHLO, created with jax.export) processes sequences of up to a fixed number of patches. By default there
-is one program, which is large enough for all images. Additional programs for smaller images only save time.
+Each program (StableHLO, created with jax.export) processes sequences of up to a fixed number of patches. By default
+there is one program, which is large enough for all images. Additional programs for smaller images only save time.
 """
 
 import argparse
@@ -45,13 +45,13 @@ def parse() -> argparse.Namespace:
 
 
 def batch_of(text: str) -> int | None:
-    """The value of --batch-size; None for any."""
+    """The value of --batch-size; None for `polymorphic`."""
     if text == "polymorphic":
         return None
     from yolos_jax.tools.exporting.stablehlo import MOST_IMAGES as most
 
     if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
-        raise InputError(f"--batch-size is {text!r:.40}; it must be a number in 1..{most}, or polymorphic.")
+        raise InputError(f"--batch-size is {text!r:.40}; it must be a number from 1 to {most}, or polymorphic.")
     return int(text)
 
 
@@ -84,16 +84,17 @@ def export(args: argparse.Namespace) -> None:
     if tokens[-1] < most:
         print(
             f"note: images with a short side of {geometry.short_side} and a long side of at most {geometry.max_side} "
-            f"pixels have up to {most} patches; images with more than {tokens[-1]} patches have no program."
+            f"pixels have up to {most} patches; there is no program for images with more than {tokens[-1]} patches."
         )
     for file in [*(converted.files if converted else ()), facts["parameters"]["file"]]:
         print(f"{file}: {(args.out / file).stat().st_size / 1e6:.1f} MB")
     if converted is not None:
         differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
         print(
-            f"created and checked with {converted.facts['made_with']}; its outputs differ from yolos-jax: {differences}"
+            f"created and checked with {converted.facts['made_with']}; its outputs differ from those of yolos-jax: "
+            f"{differences}"
         )
-    print(f"written: {args.out}, programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
+    print(f"written: {args.out}, with programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")
     print(f"try it: python {args.out / 'run_detector.py'} IMAGE")
 
 

@@ -28,15 +28,15 @@ def main() -> None:
     text = "checkpoint folders, Hugging Face folders or hub ids to choose from"
     parser.add_argument("--checkpoint", required=True, nargs="+", help=text)
     parser.add_argument("--pictures", type=Path, help="folder of images to choose from")
-    text = "token statistics of the first checkpoint: the tokens.csv that yolos-analyze tokens wrote"
+    text = "token statistics of the first checkpoint: a tokens.csv written by yolos-analyze tokens"
     parser.add_argument("--tokens", default="", metavar="CSV", help=text)
     parser.add_font_flag()
     parser.add_argument("--threshold", type=float, default=0.5, help="initial minimum score of a box (default 0.5)")
-    parser.add_argument("--short-side", type=int, help="pixels of the short side (default: as in training, else 800)")
+    parser.add_argument("--short-side", type=int, help="short side in pixels (default: as in training, else 800)")
     parser.add_argument(
         "--max-side",
         type=int,
-        help="maximum pixels of the long side (default: as in training, else 1333/800 of the short side)",
+        help="maximum long side in pixels (default: as in training, else 1333/800 times the short side)",
     )
     parser.add_argument(
         "--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK}: this machine only)"
@@ -88,14 +88,14 @@ def page_of(
 
 
 def check_free_port(host: str, port: int) -> None:
-    """Raises `InputError` for an unknown host, a host of another machine, or a port that is in use or not permitted."""
+    """Raises `InputError` for an unknown host, an address of another machine, or a port that cannot be used."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--host {host} is not a known address ({reason}); choose another one.") from error
     with socket.socket(family, kind) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # on Windows, it shares ports
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")  # on Windows, this would share ports
         try:
             tried.bind(address)
         except OSError as error:
@@ -110,7 +110,7 @@ def images_in(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise InputError(f"the folder of images {folder} does not exist.")
+        raise InputError(f"the image folder {folder} does not exist.")
     left = LeftOut()
     found = [folder / name for name in images_below(folder, left, BESIDE)]
     if not found:
@@ -128,7 +128,7 @@ def from_environment() -> Any:
 
 
 def host_of_a_space() -> str:
-    """All addresses on a Hugging Face Space, whose front end forwards requests; the loopback address elsewhere."""
+    """The address to listen on: all addresses on a Hugging Face Space, which forwards requests; else 127.0.0.1."""
     return EVERYWHERE if os.environ.get("SPACE_ID") else LOOPBACK
 
 

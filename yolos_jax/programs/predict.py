@@ -2,9 +2,9 @@
 
 yolos-predict image.jpg folder/ 'more/**/*.png' https://example.org/a.jpg film.mp4 --checkpoint runs/s --out out/
 
-From a folder, all images that Pillow can read are processed (with --recursive, also those in subfolders); from a quoted
-pattern, all matching files. camera:0 is the first camera, which is read until Ctrl-C. --format selects the output: json
-(one file per image), coco (results.json and images.json), yolo (one label file per image) or csv (detections.csv).
+A folder is expanded to its images that Pillow can read (with --recursive, also those in subfolders), and a quoted
+pattern to all matching files. camera:0 is the first camera, which is read until Ctrl-C. --format selects the output:
+json (one file per image), coco (results.json and images.json), yolo (one label file per image) or csv (detections.csv).
 """
 
 import argparse
@@ -64,9 +64,9 @@ def parse_flags() -> argparse.Namespace:
     text = "float32 (default); tensorfloat32 and bfloat16 are faster on GPUs, see docs/accelerators.md"
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=text)
     parser.add_argument(
-        "--limit", type=int, default=0, help="process at most this number of images, and frames per video"
+        "--limit", type=int, default=0, help="process at most this number of images, and of frames per video"
     )
-    text = "ignore the EXIF orientation, like data.upright=no; boxes refer to the stored image"
+    text = "ignore the EXIF orientation, as data.upright=no does; boxes refer to the stored image"
     parser.add_argument("--as-stored", action="store_true", help=text)
     text = "scale each 16-bit image to its own maximum (default: as in training)"
     parser.add_argument("--stretch", action="store_true", help=text)
@@ -128,7 +128,7 @@ def read_image(run: Prediction, destination: Destination) -> Image.Image | str:
 
 
 def read_ahead(run: Prediction, wanted: Sequence[Destination]) -> Iterator[list[tuple[Destination, Image.Image | str]]]:
-    """Batches of images, or reasons why they cannot be read; each is read while the previous one is processed."""
+    """Batches of images, or reasons why they cannot be read; a batch is read while the previous one is processed."""
     size, read = run.args.batch_size, functools.partial(read_image, run)
     due: Iterator[tuple[Destination, Image.Image | str]] | None = None
     with ThreadPoolExecutor(4) as pool:
@@ -184,7 +184,7 @@ def look_at_video(run: Prediction, destination: Destination) -> None:
     """Runs the detector on the frames of an animation, video or camera, and draws the results as a video."""
     args = run.args
     batch: list[video.Still] = []
-    drawn: list[video.DrawnVideo] = []  # a single one, created at the first frame
+    drawn: list[video.DrawnVideo] = []  # at most one, created at the first frame
     every = video.frames(destination.input, not args.as_stored, run.stretch)
     stills = itertools.islice(every, args.limit or None)
     with contextlib.ExitStack() as stack:
@@ -226,7 +226,7 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
         print(f"note: {note}")
     files = dict.fromkeys(destination.input.name for destination in wanted if destination.input.kind == "image")
     for name in dark_files([] if run.stretch else list(files)):
-        print(f"note: {name} has 16 bits but uses fewer, and becomes almost black; use --stretch to brighten it")
+        print(f"note: {name} has 16 bits but uses fewer, so it becomes almost black; use --stretch to brighten it")
     moving = any(destination.input.moves for destination in wanted)
     frames = f" and {counted(run.frames, 'frame')} of videos" if moving else ""
     seen = f"{counted(run.images, 'image')}{frames}"
@@ -239,7 +239,7 @@ def print_report(run: Prediction, wanted: Sequence[Destination]) -> None:
 
 @contextlib.contextmanager
 def pixel_limit(off: bool) -> Iterator[None]:
-    """Keeps or disables Pillow's limit on pixels, and suppresses its warning at half of the limit."""
+    """Keeps or disables Pillow's limit on the number of pixels; suppresses its warning above half of that limit."""
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -267,7 +267,7 @@ def predict(args: argparse.Namespace) -> None:
     outputs.check_free(args.out, wanted, FORMATS[args.format], not args.no_draw, args.overwrite, there)
     if any(destination.input.moves and destination.input.kind != "animation" for destination in wanted):
         video.need_av()
-    font_of(10, args.font)  # rejects an invalid font before anything loads
+    font_of(10, args.font)  # rejects an invalid font before anything is loaded
 
     from yolos_jax.tasks.mirror import working_copy
 

@@ -1,8 +1,8 @@
 """Reads and writes checkpoints with orbax: plain nested dicts of arrays, one folder per step.
 
 A checkpoint has `<step>/params` (arrays) and `<step>/meta` (JSON: the model's config, the label names, the step and
-further facts). In a training run, it also has `<step>/optimizer` and, if enabled, `<step>/ema`. The model is a
-detector, or an image classifier that a detector can start from.
+other facts). The checkpoint of a training run also has `<step>/optimizer` and, if enabled, `<step>/ema`. The model is
+a detector, or an image classifier that a detector can start from.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ class Meta(Generic[M]):
     """The metadata of a checkpoint."""
 
     model: M  # the config of the model
-    label_names: dict[int, str]  # name of each label (a category id, unless `category_ids` is set)
+    label_names: dict[int, str]  # keyed by label, which is a category id unless `category_ids` is set
     step: int = 0  # training steps done; 0 after a conversion
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON-ready facts, such as the training config
-    category_ids: tuple[int, ...] | None = None  # the data set's category id for each label, if they differ
+    category_ids: tuple[int, ...] | None = None  # the data set's id for each label, unless labels are category ids
     max_side: int = Compute.max_side  # longest image side that the model supports, in patches
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def read_meta(path: Path, step: int) -> Meta:
 def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
     """Arrays of one step by name, as numpy arrays on the host; `shapes` are nested dicts of the same structure."""
     ocp = _orbax()
-    # numpy arrays stay on the host, because the devices may be full
+    # Restored as numpy arrays, which stay on the host, because the devices may be full.
     targets = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
     wanted = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
     with _quiet(), manager_of(path) as manager:
@@ -104,7 +104,7 @@ def read_arrays(path: Path, step: int, **shapes: dict) -> dict[str, dict]:
 
 
 def check_room(path: Path, trees: dict) -> None:
-    """Raises `OSError` if arrays do not fit on the disk; orbax would print a traceback for each of them."""
+    """Raises `OSError` if arrays do not fit on the disk; orbax would print a traceback for each array."""
     wanted = sum(x.nbytes for x in jax.tree.leaves(trees))
     if wanted + SMALL_FILES > shutil.disk_usage(path).free:
         raise OSError(errno.ENOSPC, f"No space left on the device for {wanted / 2**20:.1f} MiB")
@@ -112,22 +112,22 @@ def check_room(path: Path, trees: dict) -> None:
 
 @contextlib.contextmanager
 def unwritable(path: Path, step: int) -> Iterator[None]:
-    """Turns errors while saving into `InputError`."""
+    """Converts errors raised while saving to `InputError`."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # orbax wraps errors of the file system in various exceptions
+    except Exception as error:  # orbax wraps file-system errors in various exceptions
         whole = steps(path)
         rest = f"the newest complete checkpoint is step {whole[-1]}" if whole else "there is no complete checkpoint yet"
         raise InputError(
-            f"the checkpoint of step {step} could not be written to {path} ({reason(error)}); {rest}. "
+            f"the checkpoint for step {step} could not be written to {path} ({reason(error)}); {rest}. "
             "Free some space and run the same command again."
         ) from error
 
 
 def _orbax() -> Any:
-    """Imports orbax when the first checkpoint is read or written, which saves 0.3 s for other formats of weights."""
+    """Imports orbax when the first checkpoint is read or written, which saves 0.3 s for weights in other formats."""
     import orbax.checkpoint
 
     return orbax.checkpoint

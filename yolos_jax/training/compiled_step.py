@@ -44,8 +44,8 @@ class BucketedStep:
         self._doing = doing
         self._unchecked: tuple[StepReport, DeviceBatch] | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="compiling")
-        self._begun: dict[int, Future[tuple[Any, float]]] = {}  # program and compile time in seconds, by patches
-        self.programs: dict[int, Any] = {}  # programs of the buckets used so far, by patches
+        self._begun: dict[int, Future[tuple[Any, float]]] = {}  # program and compile time in seconds, by bucket
+        self.programs: dict[int, Any] = {}  # programs for the buckets used so far
 
     def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepReport]:
         """Starts a step; raises `NotFinite` if the previous step could not be applied."""
@@ -53,8 +53,8 @@ class BucketedStep:
         if program is None:  # all processes wait for the slowest compilation
             program = self._processes.agree(self._compile, state, batch)
         state, report = program(state, batch.arrays)
-        # Checked one step later, so that the device never waits for the host (with one process; several processes
-        # agree on the last step before each new one). Until then, a failed step leaves the state unchanged.
+        # Checked one step later, so that the device never waits for the host (several processes, however, agree on
+        # each step before the next). The delay is safe, because a failed step leaves the state unchanged.
         self.check()
         self._unchecked = report, batch
         return state, report

@@ -13,7 +13,7 @@ from yolos_jax.training.run import Run
 
 @contextlib.contextmanager
 def saves_on_failure(run: Run) -> Iterator[None]:
-    """Saves the last valid step when an `InputError` ends a run, and reports it; also reports out-of-memory errors.
+    """Saves the last valid step if an `InputError` ends a run, and adds this to its message; explains memory errors.
 
     `NotFinite` and `LostProcess` propagate unchanged: the state may be invalid, or can no longer be saved.
     """

@@ -28,11 +28,11 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining
 
 
 class Metrics:
-    """Appends a line to `folder/metrics.jsonl` every `every` steps and after the last; a context manager.
+    """Appends a line to `folder/metrics.jsonl` every `every` steps and after the last step; a context manager.
 
     Loss terms and the gradient norm are means over the steps since the last line, at most the latest 1,000. Lines of an
     earlier run for steps after `start` are dropped, because these steps are repeated. Only the primary process writes;
-    its counts are multiplied by the number of processes. All raise `InputError` if a line cannot be written.
+    its counts are multiplied by the number of processes. All processes raise `InputError` if a line cannot be written.
     """
 
     def __init__(self, folder: Path, task: Task, every: int, start: int, processes: Processes):
@@ -54,10 +54,10 @@ class Metrics:
         self.waited = self.all_waited = 0.0
         self.reports: deque[StepReport] = deque(maxlen=1000)  # for the steps since the last line
         self.scores: list[float] = []  # the main metric of each evaluation
-        self.newest: tuple[str, ...] = ()  # the loss and the speed of the last line
+        self.newest: tuple[str, ...] = ()  # the loss and the speed from the last line
 
     def _forget_after(self, start: int) -> None:
-        """Keeps the lines of steps up to `start`; drops damaged lines, such as those cut off by a kill."""
+        """Keeps the lines for steps up to `start`; drops damaged lines, such as those cut off by a kill."""
         lines = self.path.read_bytes().splitlines() if self.path.exists() else []
         kept, damaged = [], 0
         for i, line in enumerate(lines):
@@ -81,7 +81,7 @@ class Metrics:
         return [{"step": line["step"]} | {name: line[f"val/{name}"] for name in names} for line in found]
 
     def step(self, batch: DeviceBatch, report: StepReport, waited: float) -> None:
-        """Records one step, and the seconds `waited` for data since the start of the run; writes a line if due."""
+        """Records one step, and the seconds `waited` for data since the run started; writes a line if one is due."""
         done = batch.step + 1
         self.bar.set_description_str(self._epoch(batch.step), refresh=False)
         self.bar.update()
@@ -159,7 +159,7 @@ class Metrics:
 
     @property
     def padding(self) -> float:
-        """Fraction of padding among the patches of all steps."""
+        """Fraction of the patches in all steps that are padding."""
         return 1.0 - self.whole["real"] / max(self.whole["slots"], 1)
 
     def summary(self) -> str:

@@ -40,8 +40,8 @@ def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
 def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     """The learning rate of every step, from a recipe's `optimizer` settings.
 
-    "epoch" is the reference's schedule, see `learning_rates`; "step" is linear warm-up and then a cosine, both updated
-    every step.
+    "epoch" is the reference's schedule, see `learning_rates`; "step" is a linear warm-up followed by a cosine, both
+    updated every step.
     """
     base = optimizer.learning_rate
     least = optimizer.min_lr
@@ -96,10 +96,10 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 def make_optimizer(
     name: str, schedule: optax.Schedule, weight_decay: float, clip_norm: float, rates: Rates | None = None
 ) -> optax.GradientTransformation:
-    """Clips gradients to `clip_norm` (0: no clipping), then applies optax's `name` with `weight_decay` on `decay_mask`.
+    """optax's optimizer `name` with `weight_decay` (see `decay_mask`), after clipping to `clip_norm` (0: no clipping).
 
-    "adamw" matches the reference (0.9, 0.999, 1e-8); the setting `optimizer.name` lists the others. For `rates`, see
-    `rates.with_rates`; the clipped norm does not include frozen parameters.
+    "adamw" matches the reference (betas 0.9 and 0.999, epsilon 1e-8); the setting `optimizer.name` lists the others.
+    For `rates`, see `rates.with_rates`; the clipped norm does not include frozen parameters.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)

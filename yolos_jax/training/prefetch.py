@@ -33,7 +33,7 @@ class DeviceBatch(NamedTuple):
 class Batches:
     """Iterates over a run's batches, which a thread moves to the devices; a context manager.
 
-    The iteration ends after the last step, or when any process received a signal. It raises `InputError`, in
+    The iteration ends after the last step, or when any process has received a signal. It raises `InputError`, in
     all processes at the same step, if a data worker died or an image cannot be read (unless `skip_unreadable`).
     """
 
@@ -48,7 +48,7 @@ class Batches:
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed = False
         self.waited = 0.0  # seconds spent waiting for data
-        self.skipped: list[str] = []  # a message per unreadable image of this process's share
+        self.skipped: list[str] = []  # one message per unreadable image in this process's share
         self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
         self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch")
 
@@ -101,7 +101,7 @@ class Batches:
             self.waited += time.perf_counter() - start
 
     def _fill(self) -> None:
-        """Moves batches to the devices and into the queue, in the thread; the last item is None or an exception."""
+        """Runs in the thread: moves batches to the devices and queues them; the last item is None or an exception."""
         try:
             for loaded in self._loaded:
                 self._put((self._on_devices(loaded), loaded.skipped))

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolos_jax.errors import InputError, shown
 
-STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays have a slice per block, except for the last block
+STACKS = ("blocks", "mid_pos_embed")  # groups whose arrays stack one slice for each block but the last
 LAST = "last_block"
 BEFORE_BLOCKS = ("patch_embed", "cls_token", "pos_embed")
 # Parts that no classifier has, trained at the full rate. Everything else is the backbone.
@@ -26,7 +26,7 @@ MOST_RATIO = 1e6  # maximum ratio of the backbone's learning rate to the base le
 LEAST = 1e-30  # minimum of a factor, so that it does not round to 0 in float32
 
 Rates = dict
-"""Nested like the parameters; each array has a float32 scalar, or `[slices]` if the rates of its blocks differ."""
+"""Nested like the parameters: a float32 scalar for each array, or `[slices]` if the rates of its blocks differ."""
 
 
 def rates_of(optimizer: Any, params: dict) -> Rates:

@@ -33,7 +33,7 @@ def _begin(workdir: Path, task: Task, options: Options) -> tuple[TrainState, int
         print(sentence)
     if state is None:
         return fresh_state(task.starting_params(), task.optimizer, bool(options.train.ema)), done
-    print(f"resuming from the checkpoint of step {done} in {workdir}")
+    print(f"resuming from the checkpoint for step {done} in {workdir}")
     return state, done
 
 
@@ -46,10 +46,10 @@ def refuse_differences(meta: Meta, task: Task, accept: bool) -> list[str]:
     before, now = Identity.of(meta), task.identity()
     model, fixed, others = task.differences(before)
     if model:
-        raise InputError(f"the checkpoint of step {meta.step} has a different model: {'; '.join(model)}.")
+        raise InputError(f"the checkpoint for step {meta.step} has a different model: {'; '.join(model)}.")
     if fixed:
         raise InputError(
-            f"the run that wrote step {meta.step} differs, and its optimizer state does not fit this one: "
+            f"the run that wrote step {meta.step} differs, and its optimizer state cannot be used in this run: "
             f"{'; '.join(fixed)}. Undo these changes, or use another --workdir to start a new run from these weights "
             "with --config.init."
         )
@@ -94,10 +94,10 @@ def _progress(step: int, task: Task) -> str:
 def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | None, list[str]]:
     """The newest complete step of a run, or None if there is none, and notes for the user.
 
-    Damaged steps are moved to `damaged-STEP`, so that the run can write them again and no file is lost, but only if an
-    older step is readable. If none is readable, the files may not be the cause.
+    Damaged steps are moved to `damaged-STEP`, so that the run can write these steps again and no file is lost. They are
+    moved only if an older step is readable; otherwise, the files may not be the cause.
 
-    If the run keeps a moving average and the step has none, the average starts at the parameters.
+    If the run keeps a moving average but the step has none, the average starts at the parameters.
 
     Raises:
       InputError: the run may not resume from this step, or no step is readable.
@@ -122,7 +122,7 @@ def newest(workdir: Path, task: Task, options: Options) -> tuple[TrainState | No
         return state, [f"the checkpoint {p} {why}; {_put_aside(p)}." for p, why in damaged.items()] + notes
     if damaged:
         raise InputError(
-            f"no checkpoint of {workdir} can be read: "
+            f"no checkpoint in {workdir} can be read: "
             + "; ".join(f"{path.name} {why}" for path, why in damaged.items())
             + ". All are unchanged; repair them, or start a new run in another --workdir."
         )

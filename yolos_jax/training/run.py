@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     step: int  # total number of updates
     signal: int  # number of the signal that ended it early, or 0
     compiled: tuple[int, ...]  # patches of the buckets that the step was compiled for, in order of compilation
-    padding: float  # fraction of padding among the patches of this process's steps
+    padding: float  # fraction of the patches in this process's steps that are padding
 
 
 @dataclasses.dataclass
@@ -77,7 +77,7 @@ class Run:
         return at_end or done % self.options.checkpoint.every_steps == 0 or self.is_evaluation_due()
 
     def is_evaluation_due(self) -> bool:
-        """Whether this step should be evaluated and has not been yet."""
+        """Whether an evaluation is due at this step and has not been done yet."""
         done = self.progress.done
         every = self.task.evaluation_interval
         if not every or not done:
@@ -96,7 +96,7 @@ class Run:
         return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def save(self) -> None:
-        """Starts writing a checkpoint of the current step, if the state is valid and not saved yet."""
+        """Starts writing a checkpoint for the current step unless it is saved; `NotFinite` if the state is invalid."""
         progress = self.progress
         self.step.check(progress.state.params)
         if progress.done:
@@ -104,7 +104,7 @@ class Run:
             self.processes.agree(self.store.save, progress.done, progress.state, meta)
 
     def evaluate(self) -> None:
-        """Evaluates this step if due, unless a signal arrives; saves the parameters if they are the best so far."""
+        """Evaluates the parameters if due, unless a signal arrives, and saves them if they are the best so far."""
         if not self.is_evaluation_due():
             return
         state = self.progress.state
@@ -124,7 +124,7 @@ class Run:
         # Written last, because this line marks the step as evaluated.
         self.metrics.write(done, result.metrics, "val/", result.details)
         found = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value >= 0)
-        unreadable = f"; {len(result.skipped)} images unreadable" if result.skipped else ""
+        unreadable = f"; {len(result.skipped)} unreadable images" if result.skipped else ""
         self.metrics.scored(numbers[name])
         self.metrics.say(f"step {done}: {found or 'nothing to score'}, {best}{unreadable}")
         self._draw(result)
@@ -194,7 +194,7 @@ class Run:
         else:
             if self.is_patience_over():
                 print(f"stopped after {counted(self.options.train.patience, 'evaluation')} without a better {name}")
-            print(f"saved the checkpoint of step {done} to {folder}; the run is complete")
+            print(f"saved the checkpoint for step {done} to {folder}; the run is complete")
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ def open_run(
             progress = Progress(place(state, replicated(mesh)), done)
 
             def build() -> Run:
-                """Opens the files and the data, which `files` closes."""
+                """Opens the files and the data loader; `files` closes them."""
                 opened = files.enter_context
                 store = opened(Checkpoints(workdir, options.checkpoint.keep, processes.is_primary))
                 metrics = opened(Metrics(workdir, task, options.train.log_every, done, processes))

@@ -65,7 +65,7 @@ class Checkpoints:
             self.wait()
             check_alone(self.path)
             checkpoint_files.check_room(self.path, trees)
-            # Copies on the host: the next step may reuse the memory of these arrays.
+            # Copied to the host, because the next step may reuse the memory of these arrays.
             self._latest.save(step, args=checkpoint_files.parts(meta, **jax.tree.map(_copy, trees)))
         self.last = step
 

@@ -14,8 +14,8 @@ class RunSettings:
 
     batch_size: int = setting(8, "images per batch, over all devices", low=1, high=16_384, also=("bs", "batch"))
     accumulate: int = setting(
-        1, "gradient accumulation: parts that each batch is split into, to save memory", low=1, high=16_384, resume=YES,
-        also=("gradient_accumulation_steps", "grad_accum"),
+        1, "gradient accumulation: number of parts that each batch is split into, to save memory", low=1, high=16_384,
+        resume=YES, also=("gradient_accumulation_steps", "grad_accum"),
     )  # fmt: skip
     epochs: int = setting(150, "number of epochs", low=1, high=100_000, also=("num_epochs", "num_train_epochs"))
     least_steps: int = setting(
@@ -28,7 +28,7 @@ class RunSettings:
         also=("early_stopping_patience",),
     )  # fmt: skip
     ema: float = setting(
-        0.0, "decay, such as 0.9998, of an exponential moving average of the parameters, used in evaluation; warms up "
+        0.0, "decay, such as 0.9998, of an exponential moving average of the parameters, used for evaluation; warms up "
         "as min(ema, (1 + t) / (10 + t)) after t updates; 0 to disable",
         low=0, high=0.9999999, also=("ema_decay",),
     )  # fmt: skip
@@ -72,8 +72,8 @@ class ScheduleSettings:
     )  # fmt: skip
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", low=0, high=100_000, also=("warmup",))
     warmup_steps: int = setting(
-        0, "minimum linear warm-up steps, if optimizer.warmup_epochs has fewer; needs optimizer.schedule=step", low=0,
-        high=MOST_STEPS,
+        0, "minimum number of linear warm-up steps, if optimizer.warmup_epochs has fewer; needs "
+        "optimizer.schedule=step", low=0, high=MOST_STEPS,
     )  # fmt: skip
     weight_decay: float = setting(1e-4, "decoupled weight decay", low=0, high=FLOAT32, also=("wd",))
     clip_norm: float = setting(
@@ -87,7 +87,7 @@ class OptimizerSettings(ScheduleSettings):
     """The optimizer's settings with learning rates per parameter."""
 
     freeze: tuple[str, ...] = setting(
-        (), "names of parameters or groups to freeze, with * ? [0-5] as in file names, such as "
+        (), "names of parameters or groups to freeze, which may contain the wildcards *, ? and [0-5], for example "
         "(det_tokens, blocks.[0-5]); docs/training.md lists the names", lengths=(0, 100), resume=NEVER,
     )  # fmt: skip
     backbone_lr: float | None = setting(

@@ -47,7 +47,7 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
-            # A checkpoint gets its name when it is complete, so a partial one is never mistaken for a checkpoint.
+            # A checkpoint gets its final name only once it is complete, so a partial one is never mistaken for one.
             _print("stopped immediately, without saving; run the same command to resume from the newest checkpoint.")
             leave(128 + number)
         if not self.number:

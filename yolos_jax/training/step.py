@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
     """The state that training changes."""
 
     step: jax.Array | np.ndarray  # int32 scalar, number of updates
-    params: dict  # nested, of float32 arrays
+    params: dict  # nested dict of float32 arrays
     opt_state: Any
     ema: dict | None = None  # exponential moving average of `params`, if enabled
 
@@ -51,7 +51,7 @@ def make_gradient(
     parts: int = 1,
     hold: Callable[[dict], dict] = lambda params: params,
 ) -> Callable:
-    """Returns (params, batch) -> (gradients, `LossReport`), which processes the batch in `parts`, one after the other.
+    """Returns (params, batch) -> (gradients, `LossReport`), which processes `parts` pieces of the batch one at a time.
 
     The `loss` uses the `divisors` of the whole batch, so the parts' gradients add up to those of the whole batch,
     within rounding. `hold` stops the gradients of frozen parameters, so they are zero.
@@ -102,7 +102,7 @@ def make_step(
     """Returns the jitted step: (state, batch) -> (state, `StepReport`).
 
     The state is donated, and the batch is split over `mesh`. The reference averages gradients over replicas; here the
-    loss itself is that average, so its gradient is the same.
+    loss itself is averaged, so its gradient is the same.
 
     Args:
       gradient: a function from `make_gradient`.

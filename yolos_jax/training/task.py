@@ -48,7 +48,7 @@ class Identity:
 
     @classmethod
     def of(cls, meta: Meta) -> "Identity":
-        """Reads it from a run's checkpoint; `KeyError` for converted weights, which have no run."""
+        """Reads the identity from a run's checkpoint; `KeyError` for converted weights, which have no run."""
         facts: dict[str, Any] = {key: meta.extra[key] for key in ("config", "data", "order", "versions")}
         facts |= {"model": meta.model, "label_names": meta.label_names}
         return cls(**facts, category_ids=meta.category_ids, max_side=meta.max_side)
@@ -72,14 +72,14 @@ class Sink(Protocol):
     """Receives the curves of a run, in the primary process."""
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a point of each curve by name; `OSError` ends the run."""
+        """Adds a point to each named curve; an `OSError` ends the run."""
 
     def close(self) -> None:
         """Writes any buffered values and closes the sink."""
 
 
 class Pictures(Protocol):
-    """Draws the images of a run, in the primary process. A failure is reported and does not stop the run."""
+    """Draws the images of a run, in the primary process. A failure is reported but does not stop the run."""
 
     def draw(self, step: int, result: Evaluated | None) -> None:
         """Draws the state after `step` updates; `result` is from the evaluation just completed, if any."""
@@ -159,7 +159,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def check_alike(self) -> None:
-        """Raises `InputError` in all processes if they were started differently."""
+        """Raises `InputError` in all processes if their recipes, data or package versions differ."""
 
     @abc.abstractmethod
     def describe(self) -> list[str]:

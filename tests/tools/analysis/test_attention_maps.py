@@ -89,8 +89,9 @@ def test_maps_of_an_image(reference, tmp_path):
     seen.image.save(tmp_path / "picture.png")
     np.testing.assert_array_equal(np.asarray(open_rgb(tmp_path / "picture.png")), picture)
     np.testing.assert_allclose(det_attention(detector, tmp_path / "picture.png", -1), maps, atol=1e-5, rtol=0)
-    with pytest.raises(InputError, match=f"no layer {config.depth}; the model has {config.depth}, counted from 0"):
-        det_attention(detector, picture, config.depth)
+    depth = config.depth
+    with pytest.raises(InputError, match=f"no layer {depth}; the model has {depth} layers, counted from 0"):
+        det_attention(detector, picture, depth)
 
 
 def test_attention_stores_no_full_matrix(reference):

@@ -133,7 +133,7 @@ def test_several_programs_with_a_fixed_batch_size(checkpoint, detector, images, 
     out = tmp_path / "e"
     options = ["--image-size", 64, 80, "--patches", 96, 80, "--batch-size", 4, "--platforms", "cpu"]
     call(monkeypatch, "--checkpoint", checkpoint, "--out", out, *options)
-    assert "up to 104 patches; images with more than 96 patches have no program" in capsys.readouterr().out
+    assert "up to 104 patches; there is no program for images with more than 96 patches" in capsys.readouterr().out
     loaded = ExportedDetector(out)
     assert [entry["patches"] for entry in loaded.description["programs"]] == [80, 96]
     assert loaded.description["batch"] == 4 and loaded.description["platforms"] == ["cpu"]

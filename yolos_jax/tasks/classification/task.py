@@ -158,7 +158,7 @@ class ClassificationTask(RecipeTask):
     def _check_batch(self) -> None:
         train, devices = self.config.train, self.mesh.size
         group = 2 if self.mixing else 1
-        reason = ", in pairs of images that are mixed" if self.mixing else ""
+        reason = ", times 2 because images are mixed in pairs" if self.mixing else ""
         check_batch(train, devices, devices * train.accumulate * group, reason)
 
     def _evaluator(self) -> ClassEvaluator:

@@ -112,7 +112,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
 def block_of(layer: int, depth: int) -> int:
     """A block's number counted from 0; negative ones count from the last. Raises `InputError` if it does not exist."""
     if not -depth <= layer < depth:
-        raise InputError(f"there is no layer {layer}; the model has {depth}, counted from 0 (-1 is the last).")
+        raise InputError(f"there is no layer {layer}; the model has {depth} layers, counted from 0 (-1 is the last).")
     return layer % depth
 
 

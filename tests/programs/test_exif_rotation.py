@@ -24,7 +24,7 @@ from yolos_jax.weights import checkpoints
 
 STORED = [(64, 48)] * 8  # as stored; orientations 5 to 8 make them 48 wide and 64 high
 AS_STORED = "--config.data.upright=no", "--config.data.sizes=images"
-TALL, BOTH = [24, 30, 20, 30], [20, 4, 10, 10]  # the first fits upright images only
+TALL, BOTH = [24, 30, 20, 30], [20, 4, 10, 10]  # the first box fits only in upright images
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +77,7 @@ def flat(config, before=""):
 
 
 def found(results):
-    """Boxes and scores by image, best first."""
+    """The boxes, scores and category ids of each image, best first."""
     out = {}
     for one in sorted(results, key=lambda r: -r["score"]):
         out.setdefault(one["image_id"], []).append([*one["bbox"], one["score"], one["category_id"]])
