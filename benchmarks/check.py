@@ -13,7 +13,7 @@ LOGITS, BOXES, RELATIVE = 1e-3, 1e-4, 1e-3  # maximum differences; relative for 
 
 
 def agree(case: Case, device: jax.Device, with_torch: bool, matcher: str) -> None:
-    """Prints the differences; raises `InputError` if they are too large in float32. bfloat16 has no limits.
+    """Prints the differences; raises `InputError` if they are too large in float32. There are no limits for bfloat16.
 
     A GPU or TPU is compared with the CPU, which uses the other matcher. If `JAX_PLATFORMS` is set, it must include the
     CPU, as in `cuda,cpu`. A CPU is compared with PyTorch or, without PyTorch, with itself using the other matcher.

@@ -2,7 +2,8 @@
 
 python -m benchmarks.padding --sizes data/coco/annotations/instances_train2017.json
 
-For comparison, it computes the padding if all images of a batch are padded to the same size, as in the reference.
+For comparison, it also prints the padding if every image is padded to the largest width and height in its batch, as in
+the reference.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from yolos_jax.datasets.annotations import read_annotations
 from yolos_jax.errors import InputError, clear_errors
 
 BUCKETS = 4, 8, 12, 16
-CANVASES = 8, 16  # batch sizes of the comparison, in which the images of a batch are padded to the same size
+CANVASES = 8, 16  # batch sizes for the comparison, where images are padded to the largest size in their batch
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     if not listed:
         raise InputError(f"{arguments.sizes[0]} lists no images.")
     sizes = np.resize(np.array([(image["width"], image["height"]) for image in listed]), (arguments.images, 2))
-    print(f"{len(sizes)} images with sizes from {len(listed)} images, batches of {arguments.batch_size}")
+    print(f"{len(sizes)} images, with sizes from {len(listed)} annotated images, in batches of {arguments.batch_size}")
     for name in ("yolos_s", "yolos_ti"):
         measure(name, sizes, arguments.batch_size)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on your own data, in any supported layout, from existing weights; no published AP.
+"""Fine-tunes pretrained weights on your own data, in any supported layout; there is no published AP.
 
 yolos-check-data --config finetune_custom --config.data.root=data/mine
 yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data/mine \
@@ -6,12 +6,12 @@ yolos-train --config finetune_custom --workdir runs/mine --config.data.root=data
 
 Set `--config.init` to COCO weights (a checkpoint of this package, a Hugging Face folder or hub id), or to a ViT such as
 DeiT. The weights determine the architecture, and the `model.` settings must agree with it. With
---config.init=from_nothing, the model is S. Classes and their names come from the annotations; if the number of classes
-differs from that of the weights, the last layer of the class head is initialised afresh. A run has 50 epochs, but at
-least 4,000 steps, so a small data set is repeated more often. It stops after 20 consecutive evaluations without
-improvement; it evaluates after every epoch, or every 200 steps if epochs are shorter. Training needs one GPU with at
-least 16 GB. On one GPU, a batch is computed in two parts of 4 images (docs/training.md lists the peak memory); on four
-or eight GPUs, use --config.train.accumulate=1.
+--config.init=from_nothing, S is trained from scratch. Classes and their names come from the annotations; if the number
+of classes differs from that of the weights, the last layer of the class head is initialised afresh. A run lasts 50
+epochs or 4,000 steps, whichever is longer. It stops after 20 consecutive evaluations without improvement; it evaluates
+after every epoch, or every 200 steps if epochs are shorter. Training needs one GPU with at least 16 GB. On one GPU,
+each batch is processed in two parts of 4 images (docs/training.md lists the peak memory); on four or eight GPUs, use
+--config.train.accumulate=1.
 """
 
 from ml_collections import ConfigDict

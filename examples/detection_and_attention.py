@@ -55,7 +55,7 @@ def panels(detector: Detector, path: str, threshold: float, most: int) -> list[t
         boxed(detections, seen, token, scale, label=True)
         drawn = overlay(large, seen.maps()[:, token].mean(0))
         boxed(drawn, seen, token, scale, label=False)
-        shown.append((f'attention behind the box "{seen.names[token]}"', drawn))
+        shown.append((f'attention of the token "{seen.names[token]}"', drawn))
     return shown[: 1 + most]
 
 

@@ -81,7 +81,7 @@ async def detect(request: Request, threshold: float = 0.5) -> dict[str, Any]:
     async for chunk in request.stream():
         image += chunk
         if len(image) > LARGEST:
-            raise HTTPException(413, f"the image has more than {LARGEST} bytes")
+            raise HTTPException(413, f"the image is larger than {LARGEST} bytes")
     try:
         found = (await request.app.state.batcher.detect(bytes(image))).to_dict()
     except (InputError, UnreadableImage) as error:

@@ -38,7 +38,7 @@ def local_path(path: str) -> str:
         return path
     parts = urlsplit(path)
     if parts.netloc not in ("", "localhost"):
-        raise InputError(f"{path} has the host {parts.netloc!r}; write a local path as file:///FOLDER.")
+        raise InputError(f"{path} names the host {parts.netloc!r}, but must be local; write it as file:///FOLDER.")
     return unquote(parts.path)
 
 
@@ -112,8 +112,8 @@ def only_run_in(workdir: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             print(
-                f"note: {workdir} is on a file system without locks ({error.strerror}); if a second run starts there, "
-                "the first one stops"
+                f"note: the file system of {workdir} does not support locks ({error.strerror}); if a second run starts "
+                "there, the first one stops"
             )
         _mine[workdir.absolute()] = f"process {os.getpid()} on host {socket.gethostname()}, {time.time_ns()}"
         lock.truncate(0)
@@ -126,14 +126,14 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
 
 def check_alone(workdir: Path) -> None:
-    """Raises `InputError` if another process has started to train in this folder. Call this before writing to it."""
+    """Raises `InputError` if another process has started training in this folder. Call this before writing to it."""
     mine = _mine.get(workdir.absolute())
     found = ""
     with contextlib.suppress(FileNotFoundError):  # a user may have removed it
         found = (workdir / LOCK).read_text() if mine else ""
     if found and found != mine:
         raise InputError(
-            f"another run ({found.partition(',')[0]}) has started in {workdir}, so this one stops; "
+            f"another run ({found.partition(',')[0]}) has started in {workdir}, so this one is stopping; "
             "use a different --workdir for each run."
         )
 
@@ -165,7 +165,7 @@ class Remote:
             return b""
 
     def write(self, name: str, content: bytes) -> None:
-        if not self._files.async_impl:  # buckets have no folders; their drivers would create a missing bucket
+        if not self._files.async_impl:  # buckets have no folders, and `makedirs` would create a missing bucket
             self._files.makedirs(self._root, exist_ok=True)
         self._files.pipe_file(self._path(name), content)
 

@@ -78,7 +78,7 @@ def test_rejects_addresses_where_only_local_paths_work(tmp_path, monkeypatch, ca
         read_any(micro_config("s3://b/coco"))
     with pytest.raises(InputError, match="gs://b/out; .* local path"):
         make_folder("gs://b/out")
-    with pytest.raises(InputError, match="has the host 'elsewhere'"):
+    with pytest.raises(InputError, match="names the host 'elsewhere'"):
         local_path("file://elsewhere/tmp")
     with pytest.raises(InputError, match="memory://nothing does not exist"):
         copied("memory://nothing")

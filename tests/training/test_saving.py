@@ -223,7 +223,7 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(address.fcntl, "flock", no_locks)
     with only_run_in(tmp_path), Checkpoints(tmp_path, 3) as writer:
-        assert "on a file system without locks (No locks available)" in capsys.readouterr().out
+        assert "does not support locks (No locks available)" in capsys.readouterr().out
         writer.save(1, state_of(1), meta_of(1))
         (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # as another run would write it
         sentence = "another run .process 7 of host elsewhere. has started in"

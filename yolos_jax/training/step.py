@@ -13,7 +13,7 @@ from yolos_jax.distributed.mesh import compiler_options, replicated, split_over
 
 
 class LossReport(NamedTuple):
-    """The outputs of a loss function other than its value, for a batch or a part of it; values of the parts add up."""
+    """What a loss function returns besides its value. Terms and measurements of parts add up to those of a batch."""
 
     terms: dict[str, jax.Array]  # scalars by name
     finite: jax.Array  # bool `[B]`, False for images with non-finite values
@@ -28,7 +28,7 @@ Loss = Callable[..., tuple[jax.Array, LossReport]]
 
 
 class TrainState(NamedTuple):
-    """The state that training changes."""
+    """Everything that a training step updates."""
 
     step: jax.Array | np.ndarray  # int32 scalar, number of updates
     params: dict  # nested dict of float32 arrays
@@ -54,7 +54,7 @@ def make_gradient(
     """Returns (params, batch) -> (gradients, `LossReport`), which processes `parts` pieces of the batch one at a time.
 
     The `loss` uses the `divisors` of the whole batch, so the parts' gradients add up to those of the whole batch,
-    within rounding. `hold` stops the gradients of frozen parameters, so they are zero.
+    within rounding. `hold` applies `stop_gradient` to frozen parameters.
     """
 
     def of_held(params: dict, *batch: Any) -> tuple[jax.Array, LossReport]:
@@ -138,6 +138,6 @@ def all_finite(params: dict) -> jax.Array:
 
 
 def fresh_state(params: dict, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
-    """The state at step 0, not yet on all devices; with `ema`, the moving average starts at the parameters."""
+    """The state at step 0, not yet on all devices; with `ema`, the moving average is initialised to the parameters."""
     average = jax.tree.map(jnp.array, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
