@@ -64,7 +64,7 @@ def test_views_differ_between_seeds_epochs_and_images():
 
 @given(many_sizes, st.integers(0, 2**40), st.integers(0, 500))
 def test_adding_an_operation_does_not_change_other_numbers(sizes, seed, epoch):
-    """The numbers of an operation that keeps sizes do not depend on the operations before and after it."""
+    """Adding an operation that does not change image sizes leaves the random numbers of the others unchanged."""
     sizes = np.array(sizes)
     flip, other, resize = Flip(), Flip(0.5, "again"), Resize((480, 800), 1333)
     alone, among = (Pipeline(resize, before=before).views(sizes, seed, epoch) for before in ((flip,), (other, flip)))
@@ -116,7 +116,9 @@ whole = st.integers(16, 200)
     st.tuples(whole, whole).map(sorted),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-@example([(200, 32)], [32], 100, [32], [64, 100], 1.0)  # smaller than the smallest crop after the first resize
+@example(
+    [(200, 32)], [32], 100, [32], [64, 100], 1.0
+)  # after the first resize, the image is smaller than the smallest crop
 def test_longest_is_an_upper_bound(sizes, scales, max_side, crop_sides, crop_range, crop):
     cut = Crop(crop, tuple(crop_sides), tuple(crop_range))
     pipeline = Pipeline(Resize(tuple(scales), max_side), before=(Flip(), cut))

@@ -88,7 +88,7 @@ def test_views_are_distributed_as_documented(pipeline):
 
 
 def kind_of(views: Fields) -> np.ndarray:
-    """Whether views are flipped and cropped, as one number; both are independent with probability 1/2."""
+    """Whether views are flipped and cropped, encoded as one number; each has probability 1/2, independently."""
     return views.flip + 2 * (views.crop[:, 2] > 0)
 
 
@@ -97,13 +97,13 @@ def first_of(views: Fields) -> np.ndarray:
 
 
 def crop_of(views: Fields) -> np.ndarray:
-    """Coarse position and size of the crop, as one number."""
+    """Coarse position and size of the crop, encoded as one number."""
     low = np.array([60, 30, 450, 440])
     return ((views.crop >= low) * [1, 2, 4, 8]).sum(1) + 16 * (views.crop[:, 2] > 0)
 
 
 def size_of(views: Fields) -> np.ndarray:
-    """Coarse final size and whether the view is cropped, as one number; scale and crop are independent."""
+    """Coarse final size and whether the view is cropped, encoded as one number; scale and crop are independent."""
     return views.size[:, 0] // 64 + 1000 * (views.size[:, 1] // 64) + 1_000_000 * (views.crop[:, 2] > 0)
 
 

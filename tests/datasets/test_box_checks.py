@@ -57,7 +57,7 @@ def test_correct_boxes_are_accepted(tmp_path, seed):
 
 def test_boxes_of_larger_images_are_rejected(tmp_path):
     listed = [[3 * v for v in b] for b in boxes_of(0)]
-    with pytest.raises(InputError, match="far outside their images.*another size"):
+    with pytest.raises(InputError, match="far outside their images.*different size"):
         source_of(tmp_path, listed)
 
 
@@ -74,6 +74,6 @@ def test_reading_continues_if_complain_returns(tmp_path):
 
 def test_reason_for_having_no_boxes():
     assert nothing_to_find({"crowd": 5, "empty": 5}, 1, "f") is None
-    assert "all 5 annotations of f are crowds" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
+    assert "all 5 annotations in f are crowds" in nothing_to_find({"crowd": 5, "empty": 0}, 0, "f")
     assert "5 are crowds and 2 are empty" in nothing_to_find({"crowd": 5, "empty": 2}, 0, "f")
     assert "lists no annotation" in nothing_to_find({"crowd": 0, "empty": 0}, 0, "f")

@@ -74,7 +74,9 @@ def test_errors(root, tmp_path):
         ClassFolders(tmp_path / "empty", "train")
     (root / "train" / "amber").mkdir()
     (root / "train" / "amber" / "a.raw").write_bytes(b"")
-    with pytest.raises(InputError, match=r"the class folder .*train/amber has no image .*\(1 other file \(.raw 1\)\)"):
+    with pytest.raises(
+        InputError, match=r"the class folder .*train/amber contains no images .*\(1 other file \(.raw 1\)\)"
+    ):
         ClassFolders(root, "train")
     flat = make_classes(tmp_path / "flat", "train", 1)
     (flat / "val").mkdir()
@@ -96,8 +98,8 @@ def test_all_extensions_that_pillow_reads_are_found(root):
         (root / "train" / name).write_bytes(b"")
     found = ClassFolders(root, "train")
     assert found.names == CLASSES and found.fingerprint() == plain.fingerprint()
-    others = "4 other files (.raw 2, .txt 1, no ending 1), 2 hidden folders, 1 stray image, 1 hidden file"
-    assert found.notes == (f"left out of {root}/train: {others}, such as {root}/train/.ipynb_checkpoints",)
+    others = "4 other files (.raw 2, .txt 1, no extension 1), 2 hidden folders, 1 stray image, 1 hidden file"
+    assert found.notes == (f"skipped in {root}/train: {others}, for example {root}/train/.ipynb_checkpoints",)
 
 
 def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
@@ -113,7 +115,9 @@ def test_images_in_subfolders_belong_to_the_class(root, tmp_path):
         assert label == 1
         np.testing.assert_array_equal(pixels, flat.read(3 + place)[0])
     (note,) = found.notes
-    assert note.startswith(f"{deep}/train has 9 images in subfolders of class folders, such as blue/cam0/day/000.jpg")
+    assert note.startswith(
+        f"{deep}/train has 9 images in subfolders of class folders (for example blue/cam0/day/000.jpg"
+    )
     assert ClassFolders(deep / "train", "train").fingerprint() == found.fingerprint()  # the root is named like a split
     (deep / "train").rename(deep / "mine")
     (deep / "mine" / "white").mkdir()
@@ -147,9 +151,9 @@ def test_folders_in_class_folders_are_not_splits(root, tmp_path):
     shutil.copy(root / "train" / "red" / "000.jpg", root / "train" / "sheet.jpg")
     stray = ClassFolders(root, "train")
     assert stray.folder == plain.folder and stray.fingerprint() == plain.fingerprint()
-    assert stray.notes == (f"left out of {root}/train: 1 stray image, such as {root}/train/sheet.jpg",)
+    assert stray.notes == (f"skipped in {root}/train: 1 stray image, for example {root}/train/sheet.jpg",)
     shutil.copytree(root / "train" / "red", root / "scans")
-    assert ClassFolders(root, "train").notes[0].endswith("not splits are left out: scans")
+    assert ClassFolders(root, "train").notes[0].endswith("not splits are skipped: scans")
     (root / "train").rename(tmp_path / "mine")
     only = tmp_path / "only"
     only.mkdir()
@@ -162,12 +166,10 @@ def test_only_unknown_classes_are_rejected(root):
     train = ClassFolders(root, "train")
     classes = train.names, "the training set"
     (root / "val" / "green").rename(root / "val" / "violet")
-    with pytest.raises(
-        InputError, match=r"val has 1 class that the training set lacks: violet; .*\(missing here: green"
-    ):
+    with pytest.raises(InputError, match=r"val has 1 class that the training set lacks: violet; .*\(not in .*: green"):
         ClassFolders(root, "val", classes=classes)
     shutil.rmtree(root / "val" / "violet")
-    lacks = f"{root}/val has no images of 1 of the 3 classes, which are left out of the score: green"
+    lacks = f"{root}/val has no images for 1 of the 3 classes (excluded from the score): green"
     for _ in range(2):
         val = ClassFolders(root, "val", classes=classes)
         assert val.names == CLASSES and val.notes == (lacks,)
@@ -176,13 +178,13 @@ def test_only_unknown_classes_are_rejected(root):
     (root / "val" / "red").rename(root / "val" / "Red")
     val = ClassFolders(root, "val", classes=classes)
     assert [val.read(i)[1] for i in range(len(val))] == [0, 0, 2, 2] and "Red/000.jpg" in val.name(2)
-    assert f"classes of {root}/val are matched despite different spelling: 'Red' as 'red'" in val.notes
+    assert f"classes in {root}/val are matched despite different spelling: 'Red' as 'red'" in val.notes
     (root / "val" / "RED").mkdir()  # ambiguous
     with pytest.raises(InputError, match="1 class that the training set lacks: Red|lacks: RED"):
         ClassFolders(root, "val", classes=classes)
     for name in ("Red", "RED", "blue"):
         shutil.rmtree(root / "val" / name)
-    with pytest.raises(InputError, match="val has no image"):
+    with pytest.raises(InputError, match="val contains no images"):
         ClassFolders(root, "val", classes=classes)
 
 

@@ -83,8 +83,8 @@ def test_skipped_frames_are_counted(tmp_path):
     grey(1).save(tmp_path / "c.png")
     given = [*files, files[0].read_bytes(), str(tmp_path / "c.png"), Image.open(files[0]), tmp_path / "absent.gif"]
     (note,) = left_out(given)
-    assert note.startswith("the input has 3 files with several frames or pages, such as")
-    assert note.endswith("only the first of each is used, and 6 are left out")
+    assert note.startswith("the input has 3 files with several frames or pages (for example ")
+    assert note.endswith("only the first of each is used, and the other 6 are skipped")
     assert left_out(given[3:]) == []
 
 
@@ -94,8 +94,8 @@ def test_a_detection_split_reports_frames(tmp_path):
     notes = coco_split(tmp_path, "train2017").notes
     origin = tmp_path / "annotations" / "instances_train2017.json"
     assert [note for note in notes if "frames" in note] == [
-        f"{origin} has 1 file with several frames or pages, such as {tmp_path / 'train2017' / '1.jpg'}: "
-        "only the first of each is used, and 2 are left out"
+        f"{origin} has 1 file with several frames or pages (for example {tmp_path / 'train2017' / '1.jpg'}): "
+        "only the first of each is used, and the other 2 are skipped"
     ]
 
 
@@ -106,7 +106,7 @@ def test_class_folders_report_frames(tmp_path, monkeypatch):
         grey(9).save(tmp_path / "train" / name / "x.JPG")
         several(tmp_path / "train" / name / "y.gif")
     (note,) = ClassFolders(tmp_path, "train").notes
-    assert "has 2 files with several frames" in note and note.endswith("and 4 are left out")
+    assert "has 2 files with several frames" in note and note.endswith("and the other 4 are skipped")
     monkeypatch.setattr(class_folders, "LOOKED", 1)
     (note,) = ClassFolders(tmp_path, "train").notes
     assert "(1 of 2 files that are not JPEG were checked) has 1 file with several frames" in note

@@ -1,4 +1,4 @@
-"""Tests which inputs can be read as images; decoding is tested with the Detector."""
+"""Tests which inputs can be read as images; decoding is tested in the `Detector` tests."""
 
 import os
 import socket
@@ -48,7 +48,7 @@ def test_stretch_maps_the_maximum_to_white(tmp_path):
     dark, bright = (np.asarray(open_rgb(tmp_path / "a.png", stretch=stretch))[..., 0] for stretch in (False, True))
     np.testing.assert_array_equal(dark, [[0, 4], [8, 16]])
     np.testing.assert_array_equal(bright, [[0, 62], [128, 255]])
-    Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8 bits are unchanged
+    Image.fromarray(np.full((2, 2, 3), 9, np.uint8)).save(tmp_path / "b.png")  # 8-bit images are unchanged
     assert np.asarray(open_rgb(tmp_path / "b.png", stretch=True)).max() == 9
 
 

@@ -143,7 +143,7 @@ def test_warns_about_ignored_frames(detector, tmp_path):
     noise().save(tmp_path / "a.tif", save_all=True, append_images=[noise(seed=2)])
     data = (tmp_path / "a.tif").read_bytes()
     for given, left in ((tmp_path / "a.tif", 1), (data, 1), (io.BytesIO(data), 1), ([tmp_path / "a.gif", data], 2)):
-        with pytest.warns(UserWarning, match=f"only the first of each is used, and {left} are left out"):
+        with pytest.warns(UserWarning, match=f"only the first of each is used, and the other {left} are skipped"):
             detector(given)
     with pytest.warns(UserWarning):
         np.testing.assert_array_equal(detector(data, 0.0).boxes, detector(noise(), 0.0).boxes)

@@ -31,7 +31,7 @@ def test_folders_and_ignored_files(folder):
     found = find([folder])
     assert found.inputs == images("a.jpg", "b.JFIF")
     (note,) = found.notes
-    assert note.startswith("ignored in the folder photos: 5 other files (.txt 2, ") and "no ending 1" in note
+    assert note.startswith("ignored in the folder photos: 5 other files (.txt 2, ") and "no extension 1" in note
     assert ".h5 1" in note and ".heic 1" in note and "yolos-jax[heif]" in note
     assert note.endswith("1 hidden file, 1 video (pass each one by name), 1 folder (use --recursive to include them)")
     assert (

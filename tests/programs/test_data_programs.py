@@ -129,7 +129,7 @@ def test_hidden_files_are_counted(tmp_path, call):
     for name in ("._a.jpg", "._b.jpg"):
         (root / "train" / name).write_bytes(b"\0")
     code, text, _ = call("check_data", *SMALL, f"--config.data.root={root}")
-    assert code == 0 and f"note: left out of {root / 'train'}: 2 hidden files, such as {root}/train/._a.jpg" in text
+    assert code == 0 and f"note: skipped in {root / 'train'}: 2 hidden files, for example {root}/train/._a.jpg" in text
 
 
 @pytest.mark.parametrize("augment", ["none", "strong", "aerial"])

@@ -114,7 +114,7 @@ def test_urls(predict, detector, folder, tmp_path):
 def test_very_large_images_need_a_flag(predict, folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     code, text, error = predict(folder / "b.webp", "--no-draw")
-    sentence = "b.webp has more than 2000 pixels, the limit of Pillow for decompression bombs; use --large-images"
+    sentence = "b.webp has more than 2000 pixels, Pillow's limit for decompression bombs; use --large-images"
     assert code == 2 and sentence in text and sentence in error
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # above the limit, but less than twice the limit: no warning
     code, text, error = predict(folder / "b.webp", "--no-draw", out="other")

@@ -207,7 +207,7 @@ def test_notes(tmp_path):
     Image.new("RGB", (8, 8)).save(root / "val" / "deep" / "a.PNG")
     (root / "val" / "notes.pdf").write_text("no image")
     left, note = survey.notes([train, val], 100)
-    assert left == f"left out of {root / 'val'}: 1 other file (.pdf 1), such as {root / 'val' / 'notes.pdf'}"
+    assert left == f"skipped in {root / 'val'}: 1 other file (.pdf 1), for example {root / 'val' / 'notes.pdf'}"
     assert note.startswith(f"1 image in {root / 'val'} ") and note.endswith("a.PNG")
     (note, *_) = survey.notes([read(root, max_images=2), val], 100)
     assert note == "2 of the 3 images listed by the train split are used"

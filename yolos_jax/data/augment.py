@@ -1,8 +1,8 @@
 """Augmentation operations, which draw random numbers and apply them to pixels and boxes.
 
 Numbers are drawn for all images at once, using only image sizes, so all sequence lengths are known before decoding.
-The name of an operation seeds its generator, so adding an operation does not change the numbers drawn by others. An
-operation augments a single image. Mosaics are not supported: a sequence would depend on several images.
+The name of an operation seeds its generator, so adding an operation does not change the numbers drawn by others. Each
+operation augments a single image. Mosaics are not supported, because a sequence would depend on several images.
 """
 
 import dataclasses
@@ -43,16 +43,16 @@ class Operation(Protocol):
         return 0.0
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws int32 `[n, k]` numbers for images of int64 `[n, 2]` sizes (width, height); also returns the new sizes.
+        """Draws numbers, int32 `[n, k]`, for images of `sizes` (width, height), int64 `[n, 2]`. Also returns new sizes.
 
-        Row i must not depend on the number of rows after it, so all random numbers of an image are drawn as one row.
+        Row i must not depend on the number of rows after it, so draw all random numbers of an image as one row.
         """
 
     def pixels(self, image: Image.Image, numbers: np.ndarray) -> Image.Image:
-        """Applies `[k]` numbers to an RGB image."""
+        """Augments an RGB image; `numbers` is the row `[k]` that `draw` returned for it."""
 
     def boxes(self, example: Example, numbers: np.ndarray) -> Example:
-        """Applies numbers to boxes, labels, areas and size; bit-identical to the float32 results of the reference."""
+        """Augments boxes, labels, areas and size in the same way, bit-identical to the reference in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Resize(Operation):
     """
 
     short_sides: tuple[int, ...]  # in pixels
-    max_side: int  # maximum of the long side in pixels
+    max_side: int  # maximum long side in pixels
     patch: int = 16  # patch size in pixels
     name: str = "resize"
 

@@ -1,4 +1,4 @@
-"""Examples, the protocol of data sources, and training batches. Does not import jax."""
+"""Examples, training batches, and the protocol for data sources. Does not import jax."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ class ExampleTable(Sequence[Example]):
         return Example(int(self.image_ids[index]), self._files[index], width, height, *values)
 
     def fingerprint(self) -> str:
-        """Returns a hash of ids, sizes, boxes, labels and areas, in order; file paths are not included."""
+        """Returns a hash of ids, sizes, boxes, labels and areas, and of their order; excludes file paths."""
         digest = hashlib.sha256()
         for array in (self.image_ids, self.sizes, self.counts, self.boxes, self.labels, self.areas):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -68,7 +68,7 @@ class Source(Protocol):
 
     @property
     def label_names(self) -> dict[int, str]:
-        """The category names by label."""
+        """The category name of each label."""
 
     def read(self, example: Example) -> Image.Image:
         """Reads an RGB image; raises `UnreadableImage` if it is damaged or its size differs from the annotation."""

@@ -1,7 +1,7 @@
 """Reads, augments and packs the batches of a plan, and prefetches them with Grain.
 
-Worker processes are spawned, because JAX does not support forking, and end with their parent. This module imports
-neither jax nor grain. Grain imports jax, so `start_worker` restricts JAX in workers to the CPU.
+Worker processes are spawned, because JAX does not support forking, and end when their parent ends. This module does
+not import jax or grain until batches are loaded. Grain imports jax, so `start_worker` restricts JAX to the CPU.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import UnreadableImage
 
 SUBSTITUTES = 100  # maximum number of substitutes to try for an unreadable image
-THREADS = 4  # number of threads without worker processes; Pillow releases the GIL while decoding and resizing
+THREADS = 4  # number of threads if there are no worker processes; Pillow releases the GIL while decoding and resizing
 
 
 class Loaded(NamedTuple):
     """A batch of NumPy arrays for the devices."""
 
     step: int  # index of the batch in the plan
-    batch: Any  # input of the loss: a `TrainBatch`, or the type of another task
+    batch: Any  # input of the loss: a `TrainBatch`, or the batch type of another task
     indices: np.ndarray  # int64 [B]: index in the source of the image in each slot, -1 for an empty slot
     skipped: tuple[str, ...]  # one message per unreadable image
     bucket: int  # padded length of all sequences in patches
@@ -42,7 +42,7 @@ ALL = Share()
 
 
 class LoadStep:
-    """Loads the batch of a step in a data worker, for any task; maps a step number to `Loaded`. Must be picklable.
+    """Maps a step number to its `Loaded` batch, for any task. Called in data workers, so it must be picklable.
 
     Unreadable images without a substitute leave empty slots at the end of the share.
 
@@ -89,7 +89,7 @@ class LoadStep:
         return Loaded(int(step), batch, indices, tuple(skipped), bucket, pixels // values)
 
     def _viewed(self, planned: PlannedBatch, wanted: PlannedImage, skipped: list[str]) -> tuple[int, Any] | None:
-        """Returns the index and view of an image or a substitute, or None if the plan leaves its slot empty."""
+        """Returns the index and view of an image or its substitute, or None if the plan leaves the slot empty."""
         image: PlannedImage | None = wanted
         attempts = 0
         while image is not None and attempts < SUBSTITUTES:

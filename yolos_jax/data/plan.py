@@ -1,4 +1,4 @@
-"""Plans the images of each batch and their augmentation, from image sizes, a seed and the step number only.
+"""Plans the images of each batch and their augmentation, using only image sizes, a seed and the step number.
 
 No images are decoded. A run can be resumed from its step number, and the order of the data does not depend on the
 number of devices or workers.
@@ -15,17 +15,17 @@ from yolos_jax.data.augment import Pipeline, Views
 from yolos_jax.errors import InputError
 from yolos_jax.images.sequence import bucket_edges, ceil_div
 
-ORDER = 2  # version of the order of data and views; runs of other versions cannot be resumed bit for bit
+ORDER = 2  # version of the shuffling and augmentation; runs from other versions cannot be resumed bit for bit
 EDGE_SAMPLES = 20_000  # minimum number of views used to compute bucket edges (several epochs of a small data set)
-MOST_BUCKETS = 12  # maximum number of buckets for the automatic choice
+MOST_BUCKETS = 12  # maximum number of buckets if their number is chosen automatically
 # Assumed cost of compiling one program, in steps. This is a constant, not a measurement, because the batches of a run
 # must not depend on the machine.
 STEPS_PER_PROGRAM = 300
-EVALUATIONS = 20  # assumed number of evaluations per run, for the automatic choice of buckets
+EVALUATIONS = 20  # assumed number of evaluations per run when the number of buckets is chosen automatically
 
 
 class PlannedImage(NamedTuple):
-    """An image of a batch."""
+    """An image in a batch."""
 
     place: int  # index in the source
     view: Any  # augmentation of the image, such as the `Views` of a single image
@@ -44,7 +44,7 @@ class PlannedBatch(NamedTuple):
 
 
 class Plan(Protocol):
-    """Random access to the steps of a run. A plan is cheap to pickle."""
+    """Provides random access to the steps of a run. A plan is cheap to pickle."""
 
     batch_size: int
 
@@ -79,7 +79,7 @@ class PlanOfEpochs(abc.ABC):
     Attributes:
       epochs: the number of epochs, increased if necessary to reach `least_steps`.
       steps_per_epoch: the number of steps in each epoch.
-      dropped: number of images left out of each epoch because they do not fill a batch.
+      dropped: number of images dropped from each epoch because they do not fill a batch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int, seed: int, least_steps: int = 0):
@@ -109,30 +109,27 @@ class PlanOfEpochs(abc.ABC):
 
 
 def evaluation_batch_size(images: int, batch_size: int, multiple: int) -> int:
-    """Limits `batch_size` to the number of images rounded up to `multiple`, because more slots would waste memory."""
+    """Limits `batch_size` to the number of images, rounded up to a multiple of `multiple`, to avoid unused slots."""
     return min(batch_size, ceil_div(images, multiple) * multiple)
 
 
 class Epoch(NamedTuple):
-    """The views of all images, batches `members` as int64 `[steps, B]` and padded lengths `tokens` as `[steps]`.
-
-    A repeated image has several views: `members` are indices of views, and `places` maps each view to its image.
-    """
+    """The views and batches of an epoch. A repeated image has several views."""
 
     views: Views
-    members: np.ndarray
-    tokens: np.ndarray
-    places: np.ndarray
+    members: np.ndarray  # int64 [steps, B]: indices of the views in each batch
+    tokens: np.ndarray  # int64 [steps]: padded length of each batch
+    places: np.ndarray  # int64 [views]: source index of each view's image
 
 
 class TrainingPlan(PlanOfEpochs):
     """Epochs of shuffled batches of augmented images, grouped by sequence length.
 
     Each image is assigned to the smallest bucket that is large enough for its sequence. Images that do not fill a batch
-    move up to the next bucket, and the last incomplete batch of an epoch is dropped, as in the reference.
+    move up to the next bucket, and an incomplete last batch of an epoch is dropped, as in the reference.
 
     Attributes:
-      edges: ascending token counts of the buckets, which minimise the padding of the sequences in the plan.
+      edges: padded lengths of the buckets in tokens, in ascending order, chosen to minimise padding.
 
     Args:
       sizes: (width, height) of the images, int `[n, 2]`; raises `InputError` if they do not fill a batch.
@@ -164,7 +161,7 @@ class TrainingPlan(PlanOfEpochs):
         return self.repeats.places(np.random.default_rng([self.seed, epoch, 2]))
 
     def views(self, epoch: int) -> Views:
-        """Returns the views of an epoch, one for each of its `places`."""
+        """Returns the views of an epoch, one for each entry of `places`."""
         return self.pipeline.views(self.sizes[self.places(epoch)], self.seed, epoch)
 
     def _epoch(self, epoch: int) -> Epoch:
@@ -206,7 +203,7 @@ class EvaluationPlan:
     Args:
       sizes, pipeline, buckets: see `TrainingPlan`.
       batch_size: maximum number of images per batch, see `evaluation_batch_size`; only the last batch can be smaller.
-      multiple: the number of devices, a divisor of `batch_size`; the batch size is a multiple of it.
+      multiple: the number of devices; divides both `batch_size` and the batch size that is used.
     """
 
     def __init__(self, sizes: np.ndarray, pipeline: Pipeline, batch_size: int, buckets: int, multiple: int = 1):

@@ -30,17 +30,17 @@ class ViewSettings:
         (384, 600), "augmentation: minimum and maximum side of a crop in pixels", low=1, high=2048, lengths=(2, 2)
     )
     augment: str = setting(
-        "none", "augmentation in addition to scales, flip and crop, even if scales is (): none, light (colour), "
+        "none", "augmentation in addition to scales, flip and crop; used even if scales is (): none, light (colour), "
         "strong (stronger colour, and zoom) or aerial (also vertical flips and 90-degree rotations); see docs/data.md",
         choices=("none", "light", "strong", "aerial"), also=("augmentation", "augmentations", "auto_augment"),
     )  # fmt: skip
     repeat_threshold: float = setting(
-        0.0, "repeats images of classes that occur in a smaller fraction of the training images than this (repeat "
-        "factor sampling of LVIS); 0 for no repetition", also=("oversample_thr", "repeat_thresh"), low=0, high=1,
+        0.0, "repeats images with classes that occur in less than this fraction of the training images (repeat factor "
+        "sampling, as for LVIS); 0 for no repetition", also=("oversample_thr", "repeat_thresh"), low=0, high=1,
     )  # fmt: skip
     buckets: int = setting(
         12, "maximum number of padded sequence lengths, each compiled separately; more lengths reduce padding; 0 "
-        "minimises the estimated time spent on compilation and padding over the run", low=0, high=64,
+        "chooses the number with the lowest estimated time for compilation and padding over the run", low=0, high=64,
     )  # fmt: skip
 
 

@@ -26,12 +26,12 @@ from yolos_jax.errors import InputError
 
 MEMORY = Path("/dev/shm")  # files and semaphores in shared memory on Linux
 NAME = "yolos-jax-"  # prefix of the folders of this package in shared memory
-ENLARGE = "enlarge it (docker run --shm-size), or decrease data.workers or data.ahead (data.workers=0 needs none)."
+ENLARGE = "enlarge it (docker run --shm-size), or decrease data.workers (0 uses no shared memory) or data.ahead."
 
 
 @functools.cache
 def own_folder() -> Path:
-    """Returns the folder of this process for batches in transfer, which is removed when the process ends.
+    """Returns this process's folder for batches in transfer, which is removed when the process ends.
 
     A lock on the folder marks it as in use. The operating system releases the lock when the process ends, even if it
     is killed.
@@ -64,7 +64,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_leftovers() -> None:
-    """Removes the batches and semaphores of killed processes on Linux; does not affect running processes."""
+    """Removes batches and semaphores left by killed processes on Linux; does not affect running processes."""
     for folder in MEMORY.glob(f"{NAME}*"):
         lock = _lock(folder)
         if lock is None:
@@ -141,7 +141,7 @@ def _received(paths: Any, folder: Path) -> Generator[Any]:
         paths.close()
         shutil.rmtree(folder, ignore_errors=True)
         del paths
-        gc.collect()  # Grain's iterators are reference cycles that keep pipes and semaphores open
+        gc.collect()  # Grain iterators form reference cycles that keep pipes and semaphores open
 
 
 def start_worker(index: int, count: int) -> None:

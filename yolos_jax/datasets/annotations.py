@@ -41,12 +41,12 @@ class Annotations:
     notes: list[str] = dataclasses.field(default_factory=list)
     by_spelling: bool = False  # file names may be misspelled: also try similar names inside the image folder
     boxes: str = ""  # box format, one of `settings.BOXES`; "" if the recipe sets it
-    upright: bool = False  # boxes refer to images rotated upright, as the layout's own tools do
+    upright: bool = False  # boxes refer to upright images, because the layout's own tools rotate images upright
     has_sizes: bool = True  # whether the layout stores image sizes
     reopens: bool = False  # cheap to read again, so the content is not kept in memory
     packed: PackedImages | None = None
-    headers: dict[int, Header] | None = None  # image headers by image id, if the layout provides them
-    # (ground truth, results, image ids) -> layout-specific metrics by name
+    headers: dict[int, Header] | None = None  # maps image ids to image headers, if the layout provides them
+    # (ground truth, results, image ids) -> dict of layout-specific metrics
     own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
 
 
@@ -70,7 +70,7 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
     for key in _CHECKS:
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            listed = " (it is a list, like a results file)" if isinstance(content, list) else ""
+            listed = " (the file contains a list, like a results file)" if isinstance(content, list) else ""
             raise InputError(
                 f"the annotation file {path} has no list of {key}{listed}; it must be a COCO instances file."
             )
@@ -89,7 +89,7 @@ def read_annotations(path: Path, complain: Complain = stop, sizes: bool = True) 
                 entry.pop("height", None)
             if sentence is None and key != "annotations":
                 if entry["id"] in seen:
-                    sentence = f"id {entry['id']} is listed twice among the {key} of {path}."
+                    sentence = f"id {entry['id']} is listed twice among the {key} in {path}."
                 seen.add(entry["id"])
             if sentence is None:
                 kept[key].append(entry)
@@ -153,7 +153,7 @@ _CHECKS = {"images": _wrong_image, "annotations": _wrong_annotation, "categories
 
 
 def annotations_of(image_ids: Iterable[int], content: Content) -> dict[int, list[dict[str, Any]]]:
-    """Returns the annotations of each image, by image id and in file order."""
+    """Returns a dict from image id to the annotations of the image, in file order."""
     found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
     for annotation in content["annotations"]:
         if annotation["image_id"] in found:

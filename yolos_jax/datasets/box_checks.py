@@ -70,7 +70,7 @@ def to_coco(content: Content, boxes: str, keep_areas: bool = False) -> None:
 
 
 def clip_to_image(bbox: list[float], image: Mapping[str, Any]) -> np.ndarray:
-    """Converts an xywh box to float32 xyxy, clipped to the image. Casts before adding, like the reference."""
+    """Converts an xywh box to float32 xyxy, clipped to the image. Casts before adding, because the reference does."""
     x, y, w, h = np.array(bbox, np.float32)
     limit = np.array([image["width"], image["height"]] * 2, np.float32)
     return np.clip(np.array([x, y, x + w, y + h], np.float32), 0, limit)
@@ -99,20 +99,20 @@ def wrong_format(xywh: np.ndarray, sizes: np.ndarray, origin: str, setting: str)
     if n and xywh.max() > 0 and xywh.min() >= 0 and xywh.max() <= 1 and (sizes > 2).all():
         some = ", ".join(f"{v:.4g}" for v in xywh[xywh.max(1).argmax()])
         return (
-            f"all {n} boxes of {origin} are between 0 and 1, such as [{some}]: they are relative to the image size, "
-            f"but {_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), or "
-            "multiply them by the image size."
+            f"all {n} boxes in {origin} are between 0 and 1 (for example [{some}]): they are relative to the image "
+            f"size, but {_COCO}. Set {setting}=xywh_shares (or cxcywh_shares or xyxy_shares, depending on the format), "
+            "or multiply them by the image size."
         )
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     far = np.maximum(-low / sizes, high / sizes - 1).max(1, initial=0) > _FAR
     share = far.mean() if n else 0.0
-    where = f"{far.sum()} of the {n} boxes of {origin} are far outside their images"
+    where = f"{far.sum()} of the {n} boxes in {origin} are far outside their images"
     if n >= _FEW_CORNERS and share >= _CORNERS and _may_be_corners(xywh, sizes):
         return f"{where}, but are valid as corners [x1, y1, x2, y2]; {_COCO}. Set {setting}=xyxy."
     if n >= _FEW_BOXES and share > _MOST:
         return (
-            f"{where}: they may be given as corners (set {setting}=xyxy) or centres, or refer to images of another "
-            f"size; {_COCO}."
+            f"{where}: they may be given as corners (set {setting}=xyxy) or centres, or refer to images of a "
+            f"different size; {_COCO}."
         )
     return None
 
@@ -127,7 +127,7 @@ def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str 
     """Returns the reason why `origin` has no usable boxes, or None if it has some.
 
     Args:
-      dropped: number of unusable boxes by reason.
+      dropped: number of unusable boxes for each reason.
       boxes: number of usable boxes.
     """
     if boxes:
@@ -135,8 +135,8 @@ def nothing_to_find(dropped: Mapping[str, int], boxes: int, origin: str) -> str 
     crowds, empty = dropped["crowd"], dropped["empty"]
     if crowds and not empty:
         return (
-            f"all {crowds} annotations of {origin} are crowds (iscrowd 1), which are groups rather than single "
-            "objects; some programs write iscrowd 1 for every mask: set it to 0 in the file"
+            f"all {crowds} annotations in {origin} are crowds (iscrowd 1), which are groups rather than single "
+            "objects; some programs write iscrowd 1 for every mask; if this is the case, set it to 0 in the file"
         )
     if crowds or empty:
         return f"{origin} has no usable boxes: {crowds} are crowds and {empty} are empty or outside their image"

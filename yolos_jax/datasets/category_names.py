@@ -17,12 +17,12 @@ def plain_name(name: str) -> str:
 
 
 def known_names(names: Mapping[int, str] | None) -> dict[int, str]:
-    """Returns distinct names by number (see `distinct`), without placeholders from transformers."""
+    """Makes names distinct (see `distinct`) and removes placeholders from transformers."""
     return {number: name for number, name in distinct(names or {}).items() if not _PLACEHOLDER.fullmatch(name)}
 
 
 def distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """Makes names distinct, in order of their numbers: a second `person` becomes `person (2)`. Keeps placeholders."""
+    """Makes names distinct, in order of their ids: a second `person` becomes `person (2)`. Keeps placeholders."""
     taken = set(names.values())
     seen: Counter[str] = Counter()
     found = {}
@@ -39,13 +39,13 @@ def distinct(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def on_one_line(name: str) -> str:
-    """Shortens a name for tables and messages and removes line breaks and control characters."""
+    """Shortens a name for tables and messages, and escapes line breaks and control characters."""
     plain = one_line(name)
     return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 3]}..."
 
 
 def listing(names: Mapping[int, str]) -> str:
-    """Formats up to `MOST` numbers and names, such as `1 cat, 2 dog`."""
+    """Formats up to `MOST` ids and names, for example `1 cat, 2 dog`."""
     some = [f"{number} {on_one_line(name)}" for number, name in sorted(names.items())[:MOST]]
     if len(names) > MOST:
         some.append(f"... ({len(names)} in all)")

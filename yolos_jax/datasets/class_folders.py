@@ -26,8 +26,8 @@ class ClassFolders:
     Images in subfolders of a class folder also belong to that class.
 
     Args:
-      root: a folder of splits with one folder per class each, or a folder of class folders, which is used as the
-        training split.
+      root: a folder of splits, each of which has one folder per class, or a folder of class folders, which is used as
+        the training split.
       split: the name of the split, or another common name for it.
       max_images: maximum number of images, spread evenly over the split; 0 for all.
       classes: class names and their source; classes without images are allowed. If None, classes are derived from the
@@ -61,7 +61,7 @@ class ClassFolders:
             raise InputError(_no_image(self.folder, left))
         notes += [*more, *lacking_note(self.names, set(labels), self.origin), *left.note(self.folder)]
         self.notes = (*notes, *self._deeper_note(files, labels))
-        # An array of bytes: for a million names, each worker needs far less memory than for a list.
+        # For a million names, an array of bytes needs far less memory in each worker than a list.
         chosen = spread(len(labels), max_images)
         self._files = np.array([os.fsencode(file) for file in files])[chosen]
         self._labels = np.array(labels, np.int32)[chosen]
@@ -81,7 +81,7 @@ class ClassFolders:
             return []
         file, label = deeper[0]
         lie = f"{self.origin} has {counted(len(deeper), 'image')} in subfolders of class folders"
-        return [f"{lie}, such as {self._folders[label]}/{file}, which belong to the class of the outer folder"]
+        return [f"{lie} (for example {self._folders[label]}/{file}); they belong to the class of the outer folder"]
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -109,7 +109,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
         raise InputError(f"the folder {root} does not exist; set --config.data.root to a folder of class folders.")
     inside = folders_in(root)
     with_images = {folder.name for folder in inside if _has_images(folder)}
-    # A folder of folders is a split. If it and a sibling contain images, it is a class unless named like a split.
+    # A folder of folders is a split. But if it and a sibling contain images, it is a class unless named like a split.
     classes = {name for name in with_images if len(with_images) > 1 and name != split and not family_of(name)}
     splits = {folder.name: folder for folder in inside if folder.name not in classes and folders_in(folder)}
     unusual = split not in splits and not any(map(family_of, splits))
@@ -121,7 +121,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
     if unusual and (others or (splits and family_of(root.name))):
         splits, others = {"train": root}, []
     if not splits:
-        raise InputError(f"{root} contains no class folders with images; use the layout train/CLASS/picture.jpg.")
+        raise InputError(f"{root} contains no class folders with images; use the layout train/CLASS/image.jpg.")
     try:
         name, notes = choose(split, splits, str(root))
     except MissingSplit as error:
@@ -133,7 +133,7 @@ def find_class_split(root: Path, split: str) -> tuple[Path, list[str]]:
             raise MissingSplit(f"{text}; if these are classes, move them into {root / split}.") from None
         raise
     if others:
-        notes.append(f"image folders in {root} that are not splits are left out: {first_few(others, _MOST)}")
+        notes.append(f"image folders in {root} that are not splits are skipped: {first_few(others, _MOST)}")
     return splits[name], notes
 
 
@@ -165,7 +165,7 @@ def _strays(folder: Path) -> LeftOut:
 
 def _no_image(folder: Path, left: LeftOut) -> str:
     others = f" ({described(left.kinds)})" if left.kinds else ""
-    return f"the class folder {folder} has no image that Pillow can read{others}; add images or remove it."
+    return f"the class folder {folder} contains no images that Pillow can read{others}; add images or remove it."
 
 
 def match_classes(
@@ -195,12 +195,12 @@ def match_classes(
     unknown = [name for name in others if name not in found]
     if unknown:
         lacking = [name for label, name in enumerate(wanted) if label not in found.values()]
-        absent = f" (missing here: {first_few(lacking, _MOST)})" if lacking else ""
+        absent = f" (not in {origin}: {first_few(lacking, _MOST)})" if lacking else ""
         number = counted(len(unknown), "class", "classes")
         many = f"{origin} has {number} that {where} lacks: {first_few(unknown, _MOST)}"
-        raise InputError(f"{many}; rename or remove these{absent}.")
+        raise InputError(f"{many}; rename or remove them{absent}.")
     pairs = [f"{name!r} as {wanted[found[name]]!r}" for name in others]
-    notes = [f"classes of {origin} are matched despite different spelling: {first_few(pairs)}"] if pairs else []
+    notes = [f"classes in {origin} are matched despite different spelling: {first_few(pairs)}"] if pairs else []
     return tuple(wanted), [found[name] for name in names], notes
 
 
@@ -210,7 +210,7 @@ def lacking_note(names: Sequence[str], labels: Collection[int], origin: str) -> 
     if not lacking:
         return []
     number = f"{len(lacking)} of the {counted(len(names), 'class', 'classes')}"
-    return [f"{origin} has no images of {number}, which are left out of the score: {first_few(lacking, _MOST)}"]
+    return [f"{origin} has no images for {number} (excluded from the score): {first_few(lacking, _MOST)}"]
 
 
 def refuse_broken_links(folder: Path) -> None:
@@ -222,5 +222,5 @@ def refuse_broken_links(folder: Path) -> None:
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """Returns evenly spread int64 indices of at most `most` (0 for all) of `count` images."""
+    """Returns int64 indices of at most `most` of `count` images, evenly spread; a `most` of 0 selects all images."""
     return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)

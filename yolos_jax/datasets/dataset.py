@@ -26,21 +26,21 @@ class DataSet:
     """
 
     examples: ExampleTable  # for training, in the order of the listed images
-    label_names: dict[int, str]  # category names by label
+    label_names: dict[int, str]  # category name of each label
     category_ids: tuple[int, ...]  # category id of each label 0..num_classes - 1
     num_classes: int
     layout: str  # such as "COCO" or "Pascal VOC"
     origin: str  # source of the annotations, for messages
     image_folder: Path
     notes: tuple[str, ...]  # messages for the user
-    dropped: dict[str, int]  # boxes left out of the examples, by reason: "crowd" or "empty"
+    dropped: dict[str, int]  # number of boxes omitted from the examples for each reason, "crowd" or "empty"
     clipped: int  # number of boxes that extend beyond their image, including empty ones
     exif: ExifDecision  # images with an EXIF rotation, and how they are read
     stretch: bool  # whether 16-bit images are scaled so that their maximum becomes white
     content: Callable[[], Content] | None  # returns the annotations; None in other processes
     packed: PackedImages | None = None  # images that are not stored as separate files
-    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # image paths by misspelled file name
-    # (ground truth, results in COCO format, image ids) -> layout-specific metrics by name, in addition to COCO metrics
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # maps misspelled file names to paths
+    # (ground truth, results in COCO format, image ids) -> dict of layout-specific metrics, in addition to COCO metrics
     own_metrics: Callable[[dict, list[dict], list[int]], dict[str, float]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,14 +68,14 @@ class DataSet:
         return nothing_to_find(self.dropped, int(self.examples.counts.sum()), self.origin)
 
     def nothing_to_score(self) -> str | None:
-        """Returns the reason why there are no boxes to score, or None if there are some. Empty boxes count."""
+        """Returns the reason why there are no boxes to score, or None if there are some. Empty boxes are scored."""
         boxes = int(self.examples.counts.sum()) + self.dropped["empty"]
         return nothing_to_find(self.dropped, boxes, self.origin)
 
     def place(self, file_name: str) -> str:
         """Returns the canonical path of a listed image."""
         if self.packed is not None:
-            return f"{file_name} of {self.packed}"
+            return f"{file_name} in {self.packed}"
         if file_name in self.renamed:
             file_name = os.path.relpath(self.renamed[file_name], self.image_folder)
         return os.path.normpath(os.path.join(self._folder, file_name))
@@ -99,5 +99,5 @@ def check_size(image: Image.Image, example: Example) -> Image.Image:
     if image.size[::-1] == (example.width, example.height):
         perhaps = " (the annotation may refer to the image rotated by its EXIF tag: see data.upright)"
     else:
-        perhaps = "; data.sizes=images reads sizes from the images"
+        perhaps = "; set data.sizes=images to read sizes from the images"
     raise UnreadableImage(f"{example.file} (image id {example.image_id}) {sizes}{perhaps}.")

@@ -34,9 +34,9 @@ Images = Sequence[dict[str, Any]]  # image entries of a COCO file
 
 
 def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complain: Complain = stop) -> DataSet:
-    """Reads a split, in the order of its list of images.
+    """Reads a split, keeping the order of its image list.
 
-    As in the reference, crowds are left out of the examples, boxes are clipped to the image and dropped if they become
+    As in the reference, crowds are omitted from the examples, boxes are clipped to the image and dropped if they become
     empty, and images without boxes are kept. As in pycocotools, annotations of unlisted images are ignored.
 
     Args:
@@ -94,7 +94,7 @@ def read_split(open_annotations: OpenAnnotations, options: SplitOptions, complai
 
 
 def _headers(found: Annotations, images: Images, located: Located) -> dict[int, Header]:
-    """Returns headers by image id, for images whose files exist."""
+    """Returns a dict from image id to header, for images whose files exist."""
     if found.headers is not None:
         return {i["id"]: found.headers[i["id"]] for i in images if i["id"] in found.headers}
     absent = set(located.absent)
@@ -152,14 +152,14 @@ def _set_sizes(
     usable = [image for image in images if image["id"] in located.files and is_sized(image)]
     origin, notes = found.origin, []
     if absent and found.has_sizes:
-        notes.append(f"{absent} images have no valid size in {origin}; sizes are read from the image files")
+        notes.append(f"{absent} images have no valid size in {origin}; their sizes are read from the image files")
     if other:
-        notes.append(f"{other} images have a different size in {origin}; sizes are read from the image files")
+        notes.append(f"the sizes of {other} images differ from those in {origin}; those in the image files are used")
     if located.absent:
-        lists = f"{len(located.absent)} images listed in {origin} do not exist, such as {located.absent[0]}"
-        notes.append(f"{lists}; they count as unreadable")
+        lists = f"{len(located.absent)} images listed in {origin} do not exist (for example {located.absent[0]})"
+        notes.append(f"{lists}; they are treated as unreadable")
     if unknown and options.keep_absent:
-        left = f"{len(unknown)} images of {origin} are left out because their sizes are unknown"
+        left = f"{len(unknown)} images in {origin} are skipped because their sizes are unknown"
         notes.append(f"{left} ({unknown[0]})")
     return _Sized(usable, frozenset(measured)), notes
 
@@ -240,8 +240,8 @@ def _orphan_note(content: Content, origin: str) -> list[str]:
     if not orphans:
         return []
     first, *_ = orphans
-    of = f"refer to images that are not listed, such as image id {first}"
-    return [f"{sum(orphans.values())} annotations of {origin} {of}; they are ignored"]
+    of = f"refer to unlisted images (for example image id {first})"
+    return [f"{sum(orphans.values())} annotations in {origin} {of}; they are ignored"]
 
 
 def _reopened(

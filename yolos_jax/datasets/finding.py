@@ -14,23 +14,23 @@ from yolos_jax.datasets.annotations import Annotations, Complain, PackedImages
 from yolos_jax.datasets.listing import images_below
 
 FEW = 3  # maximum number of suggestions in a message
-NEAR = 5  # maximum number of missing images for which similar names are searched, which is slow
+NEAR = 5  # maximum number of missing images for which to search for similar names, which is slow
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
     """The locations of a split's images."""
 
-    files: dict[int, str]  # image paths by id; for packed images, names for messages
+    files: dict[int, str]  # path of each image id; for packed images, a name for messages
     absent: tuple[str, ...] = ()  # paths in `files` that do not exist
-    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # image paths by misspelled file name
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # maps misspelled file names to paths
     notes: tuple[str, ...] = ()
 
 
 def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bool, complain: Complain) -> Located:
     """Locates the images of these entries.
 
-    Images outside the folder are reported and left out, as are missing images unless `keep_absent` is set.
+    Images outside the folder are reported and skipped, as are missing images unless `keep_absent` is set.
     """
     if found.packed is not None:
         return _locate_packed(found, found.packed, images, complain)
@@ -58,29 +58,29 @@ def locate(found: Annotations, images: Sequence[dict[str, Any]], keep_absent: bo
 def _locate_packed(
     found: Annotations, packed: PackedImages, images: Sequence[dict[str, Any]], complain: Complain
 ) -> Located:
-    files = {image["id"]: f"{image['file_name']} of {packed}" for image in images if image["id"] in packed}
+    files = {image["id"]: f"{image['file_name']} in {packed}" for image in images if image["id"] in packed}
     absent = [image["id"] for image in images if image["id"] not in files]
     if absent:
         listed = f"{len(absent)} of {len(found.content['images'])} images listed in {found.origin}"
-        such = f"are not in {packed}, such as image id {absent[0]}"
+        such = f"are not in {packed} (for example image id {absent[0]})"
         complain(f"{listed} {such}; use the annotation file that the data set was prepared from.")
     return Located(files)
 
 
 class _Paths(NamedTuple):
-    """Paths of the images in a folder, by lower-case keys."""
+    """Dicts from lower-case keys to the paths of matching images in a folder."""
 
-    whole: dict[str, list[str]]  # by relative path
-    name: dict[str, list[str]]  # by file name
-    stem: dict[str, list[str]]  # by file name without extension
+    whole: dict[str, list[str]]  # the keys are relative paths
+    name: dict[str, list[str]]  # the keys are file names
+    stem: dict[str, list[str]]  # the keys are file names without extension
 
 
 class Finder:
     """Finds the images of a folder by their names in an annotation file.
 
-    An exact match is preferred. Otherwise, a name may differ in these ways if it matches exactly one image that is not
-    listed by its exact name: `/` or `\\`, URL-encoded characters, case, additional or missing parent folders, or a
-    missing extension. Symbolic links are followed; only the path as written must be inside the folder.
+    An exact match is preferred. Otherwise, a name may differ from the path in slashes and backslashes, URL encoding,
+    case, additional or missing parent folders, or a missing extension, if it matches exactly one image that is not
+    listed by its exact name. Symbolic links are followed; only the path as written must be inside the folder.
 
     Args:
       folder: the folder of images.
@@ -91,7 +91,7 @@ class Finder:
         self.folder, self._named = str(folder), list(names)
         self._whole = os.path.abspath(folder)
         self._present = {entry.name for entry in os.scandir(folder)}
-        self.renamed: dict[str, str] = {}  # image paths by misspelled file name
+        self.renamed: dict[str, str] = {}  # maps misspelled file names to paths
         self._taken: set[str] = set()
         self._missing = 0
 
@@ -115,7 +115,7 @@ class Finder:
         return self.renamed[name]
 
     def near(self, name: str) -> str:
-        """Returns suggestions for the message about a missing image; only the first few calls search similar names."""
+        """Returns suggestions for a missing image as text; searches for similar names only in the first few calls."""
         self._missing += 1
         fits = self._fits(name)
         if len(fits) > 1:
@@ -130,8 +130,8 @@ class Finder:
         if not self.renamed:
             return []
         first, *_ = self.renamed
-        images = f"{len(self.renamed)} images of {origin} were found under a different spelling"
-        return [f"{images}, such as {first!r} as {self.renamed[first]}"]
+        images = f"{len(self.renamed)} images in {origin} were found under a different spelling"
+        return [f"{images} (for example {first!r} as {self.renamed[first]})"]
 
     def _fits(self, name: str) -> list[str]:
         """Returns the paths in the folder that match a misspelled name, using the strictest rule that matches."""

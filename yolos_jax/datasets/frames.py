@@ -11,12 +11,12 @@ from PIL import Image
 from yolos_jax.images.reading import DAMAGED, decoding, has_sixteen_bits, to_rgb
 from yolos_jax.user_files import MOST_IMAGE, check_file
 
-# Names of formats in Pillow. Only the first image is used in other formats: the additional images are previews and
-# depth maps in MPO, layers in PSD, and other sizes in ICO.
+# Names of formats in Pillow. In other formats, only the first image is used, because the additional images are previews
+# and depth maps (MPO), layers (PSD) or other sizes (ICO).
 ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "WEBP"}  # formats whose frames have durations
 PAGED = {"DCX", "HEIF", "TIFF"}
 SUBFILE, COPY_OR_MASK = 254, 0b101  # TIFF's NewSubfileType tag, and its bits for thumbnails and masks
-UNTIMED = 0.1  # duration in seconds of a frame without one, as in browsers
+UNTIMED = 0.1  # duration in seconds of a frame that does not specify one, as in browsers
 
 
 class TimedFrame(NamedTuple):

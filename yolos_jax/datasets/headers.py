@@ -21,7 +21,7 @@ _THREADS, _CHUNK = 8, 256
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TAIL = 2**17  # number of bytes at the end of a PNG file to search for EXIF
 _PNG_TEXTS = (b"eXIf", b"xif\0", b"com.adobe.xmp")  # markers of EXIF or XMP in a PNG file
-_DARK = 2**6  # of 256: the brightness of the maximum 14-bit value in a 16-bit image
+_DARK = 2**6  # brightness (of 256) of the maximum 14-bit value in a 16-bit image
 _DECODED = 8  # number of 16-bit images to decode before a run
 DARK_HELP = "set data.sixteen_bit=stretch to map each image's maximum to white"
 
@@ -57,7 +57,7 @@ def header_of(source: str | os.PathLike[str] | bytes, name: str = "") -> Header:
 
 
 def read_headers(items: Sequence[T], read: Callable[[T], Header] = header_of) -> list[Header]:  # type: ignore[assignment]
-    """Reads the headers of many images, in order; `items` are paths or other inputs of `read`.
+    """Reads the headers of many images and returns them in order; `items` are paths or other inputs of `read`.
 
     If reading the first headers mostly waits for the disk or network, threads read the rest. Otherwise, threads would
     block each other, because Pillow parses headers in Python.
@@ -100,13 +100,13 @@ def _png_may_be_turned(file: BinaryIO) -> bool:
 
 
 def frames_note(files: Sequence[str], headers: Iterable[Header], origin: str) -> list[str]:
-    """Returns a note with the number of frames and pages left out because only the first of each file is used."""
+    """Returns a note with the number of frames and pages that are skipped, because only the first in a file is used."""
     several = {file: header.frames for file, header in zip(files, headers) if header.frames > 1}
     if not several:
         return []
     left = sum(several.values()) - len(several)
-    files_are = f"{counted(len(several), 'file')} with several frames or pages, such as {next(iter(several))}"
-    return [f"{origin} has {files_are}: only the first of each is used, and {left} are left out"]
+    files_are = f"{counted(len(several), 'file')} with several frames or pages (for example {next(iter(several))})"
+    return [f"{origin} has {files_are}: only the first of each is used, and the other {left} are skipped"]
 
 
 def left_out(sources: Sequence[Any], origin: str = "the input") -> list[str]:
@@ -123,8 +123,8 @@ def dark_note(files: Sequence[str], origin: str) -> list[str]:
     dark = [files[i] for i in places if _is_dark(files[i])]
     if not dark:
         return []
-    looked = f"{len(dark)} of {len(places)} checked images (of {len(files)} in total) become almost black"
-    return [f"16-bit images of {origin} do not use all bits: {looked}, such as {first_few(dark)}; {DARK_HELP}"]
+    looked = f"{len(dark)} of the {len(places)} images checked ({len(files)} in total) become almost black"
+    return [f"16-bit images in {origin} do not use all bits: {looked} ({first_few(dark)}); {DARK_HELP}"]
 
 
 def dark_files(files: Sequence[str]) -> list[str]:

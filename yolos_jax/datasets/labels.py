@@ -19,7 +19,7 @@ class Labels:
 
     num_classes: int
     category_ids: tuple[int, ...]  # category id of each label
-    names: dict[int, str]  # distinct category names by label
+    names: dict[int, str]  # distinct category name of each label
     of_category: dict[int, int]  # label of each category id
 
     def wrong(self, annotation: dict[str, Any], origin: str) -> str | None:
@@ -37,7 +37,7 @@ def labels_of(
 ) -> tuple[Labels, list[str]]:
     """Returns the labels of a data set, and notes.
 
-    If the names of the same ids differ from those in `options.settled`, categories are matched by name.
+    If an id has a different name in `options.settled`, categories are matched by name.
 
     Args:
       listed: the categories in COCO format.
@@ -74,7 +74,7 @@ def _number(names: dict[int, str], origin: str, options: SplitOptions, category_
     too_large = [category for category in names if of_category.get(category, -1) >= num_classes]
     if too_large:
         largest = max(too_large)
-        wrong = f"category id {largest} of {origin} has the label {of_category[largest]}, outside"
+        wrong = f"category id {largest} in {origin} has the label {of_category[largest]}, which is outside"
         derive = "set --config.model.num_classes=0 to derive the number of classes from the data set."
         raise InputError(f"{wrong} 0..{num_classes - 1}; {derive}")
     named = {of_category[category]: name for category, name in names.items() if category in of_category}
@@ -88,7 +88,7 @@ def _all_ids(names: dict[int, str], origin: str, options: SplitOptions) -> list[
     if options.categories == "contiguous":
         return sorted(names)
     if max(names) >= MOST_CLASSES:
-        largest = f"the largest category id of {origin} is {max(names)}, which would require too many classes"
+        largest = f"the largest category id in {origin} is {max(names)}, which would require too many classes"
         raise InputError(f"{largest}; set --config.data.categories=contiguous.")
     # Raw ids leave gaps. There may be more outputs than ids (91 in the reference for COCO ids up to 90).
     return list(range(max(max(names) + 1, options.num_classes)))

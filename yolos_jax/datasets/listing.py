@@ -25,16 +25,16 @@ def ending_of(path: str) -> str:
 
 
 class LeftOut:
-    """Counts the files and folders that a listing leaves out, by kind, and stores the first path."""
+    """Counts the files and folders that a listing skips, by kind, and stores the first path."""
 
     def __init__(self) -> None:
-        self.kinds = Counter[str]()  # by file extension, or by type such as "hidden folder"
+        self.kinds = Counter[str]()  # the keys are file extensions, or types such as "hidden folder"
         self.first = ""
 
     def add(self, path: str, kind: str = "") -> None:
         """Counts a file; `kind` defaults to "hidden file" for a hidden file and to the extension for any other."""
         hidden = "hidden file" if is_hidden(os.path.basename(path)) else ""
-        self.kinds[kind or hidden or ending_of(path) or "no ending"] += 1
+        self.kinds[kind or hidden or ending_of(path) or "no extension"] += 1
         self.first = self.first or path
 
     def add_unreadable(self, error: OSError) -> None:
@@ -47,13 +47,13 @@ class LeftOut:
         self.first = self.first or other.first
 
     def note(self, where: str | Path) -> list[str]:
-        """Returns a note about files left out of a folder, if there are any."""
-        return [f"left out of {where}: {described(self.kinds)}, such as {self.first}"] if self.first else []
+        """Returns a note about the skipped files in a folder, if there are any."""
+        return [f"skipped in {where}: {described(self.kinds)}, for example {self.first}"] if self.first else []
 
 
 def described(kinds: Counter[str]) -> str:
-    """Describes the files left out, such as `5 other files (.txt 4, no ending 1), 1 hidden file`."""
-    endings = Counter({kind: n for kind, n in kinds.items() if kind.startswith(".") or kind == "no ending"})
+    """Describes the skipped files, for example `5 other files (.txt 4, no extension 1), 1 hidden file`."""
+    endings = Counter({kind: n for kind, n in kinds.items() if kind.startswith(".") or kind == "no extension"})
     parts = []
     if endings:
         named = [f"{kind} {n}" for kind, n in endings.most_common(FEW)]
@@ -80,9 +80,9 @@ def _is_empty(folder: str) -> bool:
 
 
 def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yields a folder and all folders below it, each with the names of its files, in sorted order.
+    """Yields (path, sorted file names) for a folder and all folders below it, in sorted order.
 
-    Links are followed, but each folder is visited once. Hidden and unreadable folders are counted in `left`.
+    Links are followed, but each folder is visited only once. Hidden and unreadable folders are counted in `left`.
     """
     left = LeftOut() if left is None else left
     seen, endings = set[str](), image_endings()
@@ -96,7 +96,7 @@ def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str,
             left.add(os.path.join(at, name), "hidden folder")
         for path in (os.path.join(at, name) for name in sorted(folders) if ending_of(name) in endings):
             if _is_empty(path):  # an empty folder instead of an image file
-                left.add(path, "empty folder named like an image")
+                left.add(path, "empty folder")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield at, sorted(names)
 
@@ -104,7 +104,7 @@ def walk(folder: str | Path, left: LeftOut | None = None) -> Iterator[tuple[str,
 def images_below(folder: Path, left: LeftOut | None = None, beside: Iterable[str] = ()) -> Iterator[str]:
     """Yields the relative paths of all images in a folder and its subfolders, in sorted order.
 
-    Links are followed, but each folder is visited once. Other files are counted in `left`, except those with an
+    Links are followed, but each folder is visited only once. Other files are counted in `left`, except those with an
     extension in `beside`.
     """
     endings = image_endings()

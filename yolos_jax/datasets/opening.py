@@ -92,7 +92,7 @@ def find_split(root: Path, wanted: str, annotations: str = "", images: str = "")
 
 
 def recognise(root: Path) -> tuple[str, dict[str, OpenAnnotations], list[str]]:
-    """Returns the name of a folder's layout, functions that open its splits, and notes.
+    """Returns the name of a folder's layout, a dict from split names to functions that open the splits, and notes.
 
     Raises:
       InputError: the folder does not exist or its layout is not supported. For an unsupported layout, the message

@@ -9,7 +9,7 @@ from yolos_jax.datasets.headers import SWAPS, Header
 from yolos_jax.errors import first_few
 
 STORED, TURNED = "stored", "upright"
-_LIKE = "as in the other split", "as in prediction"  # last words of the reason if there is no evidence
+_LIKE = "as in the other split", "as in prediction"  # end of the reason if there is no evidence
 _ROOM = 0.02  # tolerance for boxes outside the image, as a fraction of its width or height
 
 
@@ -21,7 +21,7 @@ class Vote(NamedTuple):
 
     @property
     def both(self) -> str:
-        """The vote of the boxes, or else of the size. Many tools show an image upright but record its stored size."""
+        """The vote of the boxes, or else of the size: many tools show images upright but record their stored sizes."""
         return self.boxes or self.size
 
 
@@ -45,13 +45,13 @@ class ExifDecision:
         if not self.turned:
             return []
         reading = "rotated upright" if self.upright else "read as stored"
-        text = f"{len(self.turned)} images of {origin} have an EXIF rotation; they are {reading}: {self.why}"
+        text = f"{len(self.turned)} images in {origin} have an EXIF rotation; they are {reading}: {self.why}"
         other = "no" if self.upright else "yes"
         if self.why.endswith(_LIKE):
-            text += f" (such as {self.turned[0]}); if that is wrong, set data.upright={other}"
+            text += f"; if that is wrong (check {self.turned[0]}, for example), set data.upright={other}"
         if self.against:
             text += (
-                f"; but the annotations of {first_few(self.against)} fit only the other orientation: set "
+                f", but the annotations of {first_few(self.against)} fit only the other orientation: set "
                 f"data.upright={other}, or repair them"
             )
         return [text]
@@ -71,7 +71,7 @@ def decide(
       setting: `data.upright`; "auto" uses the boxes of all such images, or their annotated sizes if the boxes do not
         determine the orientation.
       images: image entries in COCO format.
-      headers, annotations: image headers and annotations by image id; boxes must be valid.
+      headers, annotations: map image ids to headers and to annotations, whose boxes must be valid.
       measured: ids of images whose sizes were read from their files and therefore do not determine the orientation.
       undecided: the orientation if nothing determines it, "stored" or "upright"; "" for upright, as in prediction.
     """
@@ -97,7 +97,7 @@ def decide(
     else:
         decided = undecided or TURNED
         like = _LIKE[0] if undecided else _LIKE[1]
-        why = f"their sizes and boxes do not determine the orientation, so {like}"
+        why = f"their sizes and boxes do not determine the orientation, so they are read {like}"
     unclear = tuple(name for name, vote in zip(names, votes) if not vote.both)
     against = tuple(name for name, vote in zip(names, votes) if vote.both not in ("", decided))
     return ExifDecision(tuple(names), decided, why, unclear, against)

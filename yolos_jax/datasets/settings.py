@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from yolos_jax.setting import YES, setting
 
 CATEGORIES = ("raw", "contiguous")
-BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # formats of boxes
+BOXES = ("xywh", "xyxy", "xywh_shares", "xyxy_shares", "cxcywh_shares")  # box formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +43,14 @@ class AmountSettings:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotationSettings:
-    """How annotations and images for detection are read if the data set does not determine it."""
+    """How annotations and images for detection are read, unless the layout determines it."""
 
     train_annotations: str = setting(
-        "", "COCO annotation file to use for training instead of the annotations of the data set (for TFDS, the boxes "
-        "in the records)", path=True, resume=YES, host=True,
+        "", "COCO annotation file to use for training instead of the data set's annotations (for TFDS, instead of the "
+        "boxes in the records)", path=True, resume=YES, host=True,
     )  # fmt: skip
     train_images: str = setting(
-        "", "image folder to use for training instead of that of the data set", path=True, resume=YES, host=True
+        "", "image folder to use for training instead of the data set's folder", path=True, resume=YES, host=True
     )
     val_annotations: str = setting("", "like train_annotations, for evaluation", path=True, resume=YES, host=True)
     val_images: str = setting("", "like train_images, for evaluation", path=True, resume=YES, host=True)
@@ -79,7 +79,7 @@ class AnnotationSettings:
     )  # fmt: skip
     sizes: str = setting(
         "annotated", "source of image sizes: annotated (missing sizes are read from the image files), or images "
-        "(reads the header of every image first)", choices=("annotated", "images"),
+        "(the header of every image is read first)", choices=("annotated", "images"),
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ class Settled:
     """Properties of a data set that a checkpoint or the training split determines."""
 
     category_ids: tuple[int, ...] | None = None  # category id of each label
-    label_names: Mapping[int, str] | None = None  # category names by label
+    label_names: Mapping[int, str] | None = None  # category name of each label
     by: str = "the checkpoint"  # source of these properties, for messages
     refuse: bool = True  # report names that conflict and cannot be matched
     exif: str = ""  # how to read images if nothing determines the orientation: "upright" or "stored"; "" for upright

@@ -1,4 +1,4 @@
-"""Pascal VOC metrics: mean average precision at IoU 0.5, at 11 recall points (2007) and by area (since 2010).
+"""Pascal VOC metrics: mAP at IoU 0.5, from 11 recall points (2007) or the area under the curve (since 2010).
 
 Follows the documentation of the VOC development kit. Each detection is assigned to the object of its class with the
 highest IoU. For each object, the first detection with an IoU of at least 0.5 is a true positive and later ones are
@@ -13,7 +13,7 @@ import numpy as np
 
 OVERLAP = 0.5
 POINTS, AREA = "VOC07_AP50", "VOC_AP50"
-MEANING = {POINTS: "11 recall points, VOC 2007", AREA: "area, VOC since 2010"}
+MEANING = {POINTS: "11 recall points, VOC 2007", AREA: "area under the curve, VOC since 2010"}
 
 
 def voc_metrics(
@@ -53,7 +53,7 @@ def is_difficult(annotation: Mapping[str, Any]) -> bool:
 
 
 def average_precisions(recall: np.ndarray, precision: np.ndarray) -> tuple[float, float]:
-    """Returns the average precision at 11 points and by area; both inputs are float `[n]`, by descending score."""
+    """Returns the average precision at 11 recall points and as the area under the curve; see `_curve` for inputs."""
     best = np.maximum.accumulate(precision[::-1])[::-1]  # maximum precision at this or a higher recall
     # Divides by 10 to get exact tenths, because 0.1 * 3 is slightly more than 0.3.
     starts = np.searchsorted(recall, np.arange(11) / 10, side="left")
@@ -62,7 +62,7 @@ def average_precisions(recall: np.ndarray, precision: np.ndarray) -> tuple[float
 
 
 def _curve(results: list[dict[str, Any]], objects: dict[Any, list], wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns recall and precision after each detection of a class, by descending score; ignores difficult objects."""
+    """Returns recall and precision `[n]` after each detection, by descending score; ignores difficult objects."""
     boxes = {image_id: corners([a["bbox"] for a in group]) for image_id, group in objects.items()}
     taken = {image_id: np.zeros(len(group), bool) for image_id, group in objects.items()}
     order = np.argsort([-r["score"] for r in results], kind="stable")

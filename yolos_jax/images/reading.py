@@ -27,11 +27,11 @@ DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, 
 
 
 class UnreadableImage(Exception):
-    """An image cannot be used; the message is one sentence with the name of the image."""
+    """Raised if an image cannot be used; the message is one sentence that names the image."""
 
 
 class TooManyPixels(UnreadableImage):
-    """An image has more than `2 * PIL.Image.MAX_IMAGE_PIXELS` pixels, the limit of Pillow for decompression bombs."""
+    """Raised if an image has more than `2 * Image.MAX_IMAGE_PIXELS` pixels, Pillow's limit for decompression bombs."""
 
 
 class Array(Protocol):
@@ -44,7 +44,7 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 
 def image_endings() -> set[str]:
-    """Returns the extensions, such as `.jpg`, of files that Pillow can decode, using pillow-heif if installed."""
+    """Returns the file extensions that Pillow can decode, such as `.jpg`; includes HEIF if pillow-heif is installed."""
     Image.init()
     found = Image.registered_extensions().items()
     return {ending for ending, kind in found if kind in Image.OPEN and kind not in NOT_DECODED}
@@ -65,8 +65,8 @@ def read_rgb(image: ImageLike, name: str = "the image", stretch: bool = False) -
     """Converts any supported input to an upright RGB image.
 
     Args:
-      image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or a uint8 array as for
-        `from_array`. A seekable file is read from its start.
+      image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or a uint8 array that
+        `from_array` accepts. A seekable file is read from its start.
       name: name of an image without a path, for error messages.
       stretch: see `to_rgb`.
 
@@ -114,9 +114,7 @@ def decoding(name: str) -> Iterator[None]:
         raise UnreadableImage(str(error)) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise TooManyPixels(
-            f"{name} has more than {most} pixels, the limit of Pillow for decompression bombs."
-        ) from error
+        raise TooManyPixels(f"{name} has more than {most} pixels, Pillow's limit for decompression bombs.") from error
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError) and "BytesIO" in reason:  # the reason is a memory address
@@ -133,10 +131,10 @@ def decode(source: Any, upright: bool = False, stretch: bool = False) -> Image.I
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an image that is opened but not loaded has 16 or more bits per channel."""
+    """Whether an image that has been opened but not loaded has 16 or more bits per channel."""
     tiles = getattr(image, "tile", None)  # missing for images created in memory
     args = tiles[0].args if tiles else ""
-    raw = args if isinstance(args, str) else (args or ("",))[0]  # such as RGB;16B
+    raw = args if isinstance(args, str) else (args or ("",))[0]  # for example RGB;16B
     return image.mode.startswith("I") or ";16" in str(raw)
 
 
@@ -156,7 +154,7 @@ def to_rgb(image: Image.Image, upright: bool = False, stretch: bool = False) -> 
         values = np.asarray(image).astype(np.float64)
         values *= 255.0 / (max(1.0, values.max()) if stretch else 65535.0)
         return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode == "La":  # premultiplied; Pillow converts it only through LA
+    if image.mode == "La":  # premultiplied alpha; Pillow can convert it only via LA
         image = image.convert("LA")
     image = image if image.mode == "RGB" else image.convert("RGB")
     if stretch and (most := brightest(image)):

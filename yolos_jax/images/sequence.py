@@ -32,14 +32,14 @@ def resized_sizes(sizes: np.ndarray, short_side: int | np.ndarray, max_side: int
     """Returns the sizes in pixels to which images are resized, as in the reference; sides are multiples of `patch`.
 
     The short side becomes `short_side` unless the long side would exceed `max_side`. Each side is then rounded down to
-    a multiple of `patch`, so x and y scale slightly differently. The order of operations is that of the reference,
-    because it affects rounding. If the long side is more than about forty times the short side, the reference fails or
-    exceeds the limit; here, sides are at least one patch and at most `max_side` rounded up to whole patches.
+    a multiple of `patch`, so x and y scale slightly differently. Operations are in the same order as in the reference,
+    because the order affects rounding. If the long side is more than about forty times the short side, the reference
+    fails or exceeds the limit; here, sides are at least one patch and at most `max_side` rounded up to whole patches.
 
     Args:
       sizes: (width, height) in pixels, int `[n, 2]`.
-      short_side: target for the short side in pixels, one number or `[n]`.
-      max_side: maximum of the long side in pixels; None for no limit.
+      short_side: target for the short side in pixels, a single number or `[n]`.
+      max_side: maximum long side in pixels; None for no limit.
 
     Returns:
       (width, height) in pixels, int64 `[n, 2]`.
@@ -68,7 +68,7 @@ def resized_size(width: int, height: int, short_side: int, max_side: int | None,
 def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float = math.inf) -> int:
     """Returns an upper bound on the number of patches of any image resized by `resized_sizes`.
 
-    The bound is for images whose long side is at most `ratio` times the short side, and is 0 for a ratio below 1. If
+    The bound holds for images whose long side is at most `ratio` times the short side; it is 0 for a ratio below 1. If
     `max_side` limits an image, its short side is rounded, so the long side may slightly exceed `max_side`.
     """
     if ratio < 1:
@@ -81,7 +81,7 @@ def most_patches(short_side: int, max_side: int, patch: int = 16, ratio: float =
 
 
 def default_max_side(short_side: int) -> int:
-    """Returns the maximum of the long side in the reference: 1333 for a short side of 800, else in proportion."""
+    """Returns the maximum long side, as in the reference: 1333 for a short side of 800, proportional for others."""
     return short_side * 1333 // 800
 
 
@@ -89,7 +89,7 @@ class Geometry(NamedTuple):
     """How images are resized and split into patches; created by `Geometry.of`."""
 
     short_side: int  # short side of resized images in pixels
-    max_side: int  # maximum of the long side in pixels
+    max_side: int  # maximum long side in pixels
     patch: int  # patch size in pixels
     model_max_side: int  # maximum side in patches for which the model is compiled
 
@@ -99,7 +99,7 @@ class Geometry(NamedTuple):
         max_side = max_side or default_max_side(short_side)
         both = "data.short_side or data.max_side (--short-side, --max-side)"
         if short_side < patch or max_side < patch:
-            sides = f"the short side is {short_side} and the maximum of the long side is {max_side} pixels"
+            sides = f"the short side is {short_side} and the maximum long side is {max_side} pixels"
             raise InputError(f"{sides}; each must be at least one patch ({patch} pixels). Increase {both}.")
         if ceil_div(max_side, patch) > model_max_side or short_side // patch > model_max_side:
             sides = f"an image side of up to {max(max_side, short_side)} pixels has more patches than model.max_side"
@@ -122,7 +122,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
-    """Splits `[h * p, w * p, 3]` into `[h, w, p, p, 3]`, a view; raises `InputError` unless `p` divides both sides."""
+    """Returns `[h * p, w * p, 3]` as a view `[h, w, p, p, 3]`; raises `InputError` unless `p` divides both sides."""
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or height % patch or width % patch or not image.size:
         wanted = f"[height, width, 3] with both sides multiples of {patch}"
@@ -152,7 +152,7 @@ def pack(
 
 
 def rounded_tokens(tokens: int) -> int:
-    """Rounds up the length of a single sequence to one of few lengths; at most an eighth of the result is padding.
+    """Rounds up the length of a single sequence to one of a few lengths; at most an eighth of the result is padding.
 
     There are eight lengths per factor of two, so images of any shape need only a few compilations.
     """

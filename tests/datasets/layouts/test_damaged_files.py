@@ -107,7 +107,7 @@ def test_labels_without_an_image_are_counted(tmp_path):
     assert not read_split(find_split(root, "train"), SplitOptions()).notes
     folder(root / "images" / "train" / "train1.jpg")
     (root / "labels" / "train" / "classes.txt").write_text("ant")
-    note = f"1 label files, such as {root}/labels/train/train1.txt, have no image and are left out"
+    note = f"1 label files have no image and are skipped (for example {root}/labels/train/train1.txt)"
     assert note in read_split(find_split(root, "train"), SplitOptions()).notes
 
 

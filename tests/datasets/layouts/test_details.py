@@ -69,10 +69,10 @@ def test_keypoints_after_the_box_are_ignored(yolo):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("0 0.5 0.5 0.2", "must have a class and 4 numbers"),
-        ("0 0.5 0.5 0.2 0.4 0.9", "must have a class and 4 numbers"),
-        ("x 0.5 0.5 0.2 0.4", "must have a class and 4 numbers"),
-        ("0 nan 0.5 0.2 0.4", "must have a class and 4 numbers"),
+        ("0 0.5 0.5 0.2", "must contain a class and 4 numbers"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "must contain a class and 4 numbers"),
+        ("x 0.5 0.5 0.2 0.4", "must contain a class and 4 numbers"),
+        ("0 nan 0.5 0.2 0.4", "must contain a class and 4 numbers"),
         ("2 0.5 0.5 0.2 0.4", "class 2, but there are only 2"),
         ("0 50 25 20 20", "fractions of the image"),
     ],
@@ -125,7 +125,7 @@ def test_hidden_images_are_ignored(yolo):
     (yolo / "images" / "train" / "labels.cache").write_bytes(b"x")  # written by ultralytics
     source = read(yolo)
     assert len(source.examples) == 2
-    assert source.notes[0].startswith(f"left out of {yolo}/images/train: 1 other file (.raw 1), 1 hidden file, such as")
+    assert source.notes[0].startswith(f"skipped in {yolo}/images/train: 1 other file (.raw 1), 1 hidden file, for")
 
 
 def test_images_without_annotations_are_counted(tmp_path):
@@ -135,16 +135,16 @@ def test_images_without_annotations_are_counted(tmp_path):
     assert not read(flat).notes and not read(folder).notes
     image(flat / "train" / "more.jpg")
     (note,) = read(flat).notes
-    assert note == f"1 images of {flat}/train have no XML file and are left out: more"
+    assert note == f"1 images in {flat}/train have no XML file and are skipped: more"
     image(folder / "train" / "more.avif", format="AVIF")
     (folder / "train" / "train0.jpg.bak").write_bytes(b"")
     left, unlisted = read(folder).notes
-    assert left == f"left out of {folder}/train: 1 other file (.bak 1), such as {folder}/train/train0.jpg.bak"
-    assert unlisted == f"left out 1 image not listed in {folder}/train/metadata.jsonl, such as more.avif"
+    assert left == f"skipped in {folder}/train: 1 other file (.bak 1), for example {folder}/train/train0.jpg.bak"
+    assert unlisted == f"skipped 1 image not listed in {folder}/train/metadata.jsonl (for example more.avif)"
     (folder / "train" / "metadata.jsonl").rename(folder / "metadata.jsonl")
     for file in (folder / "train").glob("*.jpg"):
         file.rename(folder / file.name)
-    assert read(folder).notes[-1].endswith(".jsonl, such as train/more.avif")
+    assert read(folder).notes[-1].endswith(".jsonl (for example train/more.avif)")
 
 
 def xml(name, difficult=0, corners=(11, 21, 30, 40)):
@@ -180,7 +180,7 @@ def test_voc_years_are_joined(tmp_path):
     for root in (tmp_path, devkit):
         source = read(root)
         assert [Path(e.file).stem for e in source.examples] == ["atrain", "btrain"]
-        assert source.read(source.examples[1]).size == (30, 20) and "joins" in source.notes[0]
+        assert source.read(source.examples[1]).size == (30, 20) and "combines" in source.notes[0]
     assert [Path(e.file).stem for e in read(tmp_path, "VOC2012/val").examples] == ["bval"]
 
 
@@ -231,7 +231,7 @@ def test_numbered_categories_and_empty_objects(tmp_path):
 @pytest.mark.parametrize(
     "name, text, words",
     [
-        ("annotations.xml", "<annotations><image id='0'/></annotations>", "CVAT's XML.*COCO 1.0"),
+        ("annotations.xml", "<annotations><image id='0'/></annotations>", "CVAT XML.*COCO 1.0"),
         ("a.json", '{"shapes": [], "imagePath": "a.jpg"}', "labelme2coco "),
         (
             "export.json",

@@ -122,7 +122,7 @@ def test_only_one_layout_is_recognised_and_a_source_can_be_pickled(layout, tmp_p
     name, splits, notes = recognise(root)
     assert len(splits) == 2 and notes == []
     source = read(root)
-    assert source.layout.endswith(name)  # "FiftyOne's COCO" is a variant of COCO
+    assert source.layout.endswith(name)  # "FiftyOne COCO" is a variant of COCO
     again = pickle.loads(pickle.dumps(source))
     assert again.examples.fingerprint() == source.examples.fingerprint()
     assert len(pickle.dumps(source)) < 30_000

@@ -128,7 +128,7 @@ def test_visdrone(tmp_path):
     assert [a["category_id"] for a in ignored if a["bbox"] == [60, 20, 10, 5]] == [1] and len(ignored) == 11
     assert len(source.notes) == 2 and "1 ignored regions" in source.notes[0] and '1 "others" objects' in source.notes[1]
     image(tmp_path / "VisDrone2019-DET-val" / "images" / "c.jpg")
-    assert read(tmp_path, "val").notes[-1].endswith("VisDrone2019-DET-val/images without a text file, such as c")
+    assert read(tmp_path, "val").notes[-1].endswith("VisDrone2019-DET-val/images without a text file (for example c)")
     assert len(read(tmp_path / "VisDrone2019-DET-val", "val").examples) == 2
 
 
@@ -168,7 +168,7 @@ def test_wider_face(tmp_path):
     source = read(wider(tmp_path))
     assert source.layout == "WIDER FACE" and source.examples.counts.tolist() == [1, 0, 1]
     assert named_boxes(source) == [("face", 10, 5, 30, 35)] and named_boxes(source, 2) == [("face", 1, 2, 4, 6)]
-    assert [a["bbox"] for a in crowds(source)] == [[60, 20, 10, 5]] and "1 faces" in source.notes[0]
+    assert [a["bbox"] for a in crowds(source)] == [[60, 20, 10, 5]] and "1 invalid faces" in source.notes[0]
 
 
 @pytest.mark.parametrize("text, words", [
@@ -197,7 +197,7 @@ def test_dota(tmp_path):
     assert source.layout == "DOTA" and source.label_names == {0: "harbor", 1: "ship", 2: "small-vehicle"}
     assert named_boxes(source) == [("ship", 9.5, 5, 30.5, 25)]
     assert [(a["bbox"], a["category_id"]) for a in crowds(source)] == [([40, 10, 10, 10], 2)]
-    assert "axis-aligned bounding boxes" in source.notes[0] and "1 objects" in source.notes[1]
+    assert "axis-aligned bounding boxes" in source.notes[0] and "1 difficult objects" in source.notes[1]
     (tmp_path / "train" / "images" / "part1").mkdir()
     (tmp_path / "train" / "images" / "P1.png").rename(tmp_path / "train" / "images" / "part1" / "P1.png")
     assert read(tmp_path).examples[0].file.endswith("part1/P1.png")
@@ -225,7 +225,7 @@ def test_crowdhuman(tmp_path):
     assert source.layout == "CrowdHuman" and source.examples.counts.tolist() == [1, 0]
     assert named_boxes(source) == [("person", 0, 5, 20, 50)] and source.clipped == 1  # clipped to the image
     np.testing.assert_array_equal(source.examples[0].area, [1800])  # the area of the box before clipping
-    assert [a["bbox"] for a in crowds(source)] == [[50, 10, 5, 5], [1, 1, 9, 9]] and "2 boxes" in source.notes[1]
+    assert [a["bbox"] for a in crowds(source)] == [[50, 10, 5, 5], [1, 1, 9, 9]] and "2 masks" in source.notes[1]
     people = ([{"tag": "person"}], [7], [person([1, 2, 3])], [person([1, 2, -3, 4])])
     for wrong in ([], {"ID": "x"}, *({"ID": "x", "gtboxes": boxes} for boxes in people)):
         with pytest.raises(InputError, match=r"line 3 of .*annotation_train.odgt is .*it must be JSON with ID"):

@@ -59,7 +59,7 @@ def test_other_spellings_are_found_and_reported_once(tmp_path, on_disk, listed):
     assert source.read(source.examples[0]).size == (64, 48)
     said = [note for note in source.notes if "different spelling" in note]
     assert len(said) == (on_disk != "../train2017/b.jpg")
-    assert not said or (said[0].startswith("1 images of") and repr(listed) in said[0])
+    assert not said or (said[0].startswith("1 images in") and repr(listed) in said[0])
     if said:
         assert source.place(listed) == str((source.image_folder / on_disk).resolve())
 
@@ -128,7 +128,7 @@ def test_the_setting_for_wrong_sizes(tmp_path):
     source = read(root, **{"data.sizes": "images"})
     assert source.read(source.examples[1]).size == (128, 96)
     assert source.examples.sizes.tolist() == [[64, 48], [128, 96]]
-    assert [n for n in source.notes if n.startswith("1 images have a different size")]
+    assert [n for n in source.notes if n.startswith("the sizes of 1 images differ")]
 
 
 def test_integral_floats(tmp_path):
@@ -151,7 +151,7 @@ def test_encodings(tmp_path):
     text = path.read_text()
     path.write_text(text, encoding="utf-8-sig")
     assert len(coco_split(root, "train2017").examples) == 1
-    wrong = {"is UTF-16": text.encode("utf-16"), "is empty": b" \n", "no list of images .it is a list": b"[]"}
+    wrong = {"is UTF-16": text.encode("utf-16"), "is empty": b" \n", "no list of images .the file contains": b"[]"}
     for words, data in (wrong | {"is not UTF-8": '{"ä": 1}'.encode("latin-1")}).items():
         path.write_bytes(data)
         with pytest.raises(InputError, match=words):
@@ -163,7 +163,7 @@ def test_annotations_of_images_that_are_not_listed(tmp_path):
     source = coco_split(make_coco(tmp_path, [(64, 48)], annotations=annotations), "train2017")
     assert source.examples.counts.tolist() == [1]
     (note,) = source.notes
-    assert note.startswith("8 annotations of") and "image id 52; they are ignored" in note
+    assert note.startswith("8 annotations in") and "image id 52); they are ignored" in note
 
 
 def test_absent_images_are_skipped_on_request(tmp_path):

@@ -55,7 +55,7 @@ def test_images_are_unchanged(tmp_path):
     file.write_text(json.dumps(content))
     folder, (summary,) = build_records(coco, tmp_path / "out")
     assert summary[:5] == ("validation", 6, 7, 0, 1)
-    assert "1 annotations of" in summary.notes[0] and summary.notes[0].endswith("they are ignored")
+    assert "1 annotations in" in summary.notes[0] and summary.notes[0].endswith("they are ignored")
     for message in messages(folder, "validation"):
         fields = {key: value.bytes_list.value for key, value in message.features.feature.items()}
         name = fields["image/filename"][0].decode()
@@ -121,11 +121,11 @@ def train(edit):
         (remove_image, r"image id 3 .*3\.jpg does not exist"),
         (spoil_image, r"3\.jpg \(image id 3\) cannot be read"),
         (turn_image, "1.jpg .image id 1. is 48x64 pixels but is annotated as 64x48"),
-        (webp_image, "1.jpg .image id 1. is WEBP, which TFDS cannot read"),
+        (webp_image, "1.jpg .image id 1. is in WEBP format, which TFDS cannot read"),
         (train(lambda c: c["images"][1].update(file_name="1.jpg")), "image ids .* have the same file name, 1.jpg"),
         (train(lambda c: c["categories"][4].update(name=" two  words")), "category id 5 has the name ' two  words'"),
         (train(lambda c: c["categories"][4].update(name="person")), "two categories have the same name"),
-        (train(lambda c: c["categories"][4].update(name="plane")), "category id 5 is 'plane' in train and 'airplane'"),
+        (train(lambda c: c["categories"][4].update(name="plane")), "category id 5 is 'plane' in train but 'airplane'"),
         (train(lambda c: c["annotations"][0].update(bbox=[1, 1, -1, 1])), "annotation id 12 .* negative width"),
     ],
 )  # fmt: skip

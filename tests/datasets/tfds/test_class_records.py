@@ -60,11 +60,11 @@ def test_imagenet_records(tmp_path):
     assert ClassRecords(folder, "val").fingerprint() == source.fingerprint()
     with pytest.raises(MissingSplit, match="the split train does not exist"):
         ClassRecords(folder, "train")
-    with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(missing here: pink"):
+    with pytest.raises(InputError, match=r"1 class that the checkpoint lacks: blue; .*\(not in .*: pink"):
         ClassRecords(folder, "val", classes=(("green", "pink", "red"), "the checkpoint"))
     wanted = "red", "pink", "green", "blue"  # in a different order, with an additional class
     named = ClassRecords(folder, "val", classes=(wanted, "the checkpoint"))
     assert [wanted[named.read(i)[1]] for i in range(3)] == [CLASSES[label] for label in labels[:3]]
     assert named.names == wanted and named.notes[0].endswith(
-        "no images of 1 of the 4 classes, which are left out of the score: pink"
+        "no images for 1 of the 4 classes (excluded from the score): pink"
     )

@@ -81,7 +81,7 @@ def test_records_damaged_later_raise_unreadable_image(made, own):
             records.read(example)
         except UnreadableImage as error:
             damaged += 1
-            assert f"{example.image_id}.jpg of {own} (train) cannot be read" in str(error)
+            assert f"{example.image_id}.jpg in {own} (train) cannot be read" in str(error)
     assert damaged
 
 
@@ -116,9 +116,9 @@ def test_missing_features(own):
 @pytest.mark.parametrize(
     "key, kind, sentence",
     [
-        ("label", {"tensor": {"shape": {}, "dtype": "int64"}}, r"objects/label is int64 and must be ClassLabel"),
-        ("bbox", {"tensor": {"shape": {"dimensions": ["4"]}, "dtype": "float32"}}, r"objects/bbox is float32\[4\] and"),
-        ("area", {"tensor": {"shape": {}, "dtype": "float32"}}, "objects/area is float32 and must be int64"),
+        ("label", {"tensor": {"shape": {}, "dtype": "int64"}}, r"objects/label is int64 but must be ClassLabel"),
+        ("bbox", {"tensor": {"shape": {"dimensions": ["4"]}, "dtype": "float32"}}, r"objects/bbox is float32\[4\] but"),
+        ("area", {"tensor": {"shape": {}, "dtype": "float32"}}, "objects/area is float32 but must be int64"),
     ],
 )  # fmt: skip
 def test_features_of_other_types(own, key, kind, sentence):
@@ -179,7 +179,7 @@ def test_images_that_cannot_be_decoded(tmp_path, monkeypatch):
     with contextlib.closing(load_batches(detection_work(source, plan, 16, 6), 0, len(plan), 0)) as loaded:
         (sentence,) = [told for batch in loaded for told in batch.skipped]
     reason = "Pillow does not recognise its format"
-    assert sentence == f"the image 3.jpg of {directory} (validation) cannot be read ({reason})."
+    assert sentence == f"the image 3.jpg in {directory} (validation) cannot be read ({reason})."
 
 
 def changed(field, place, value):
@@ -225,14 +225,14 @@ def test_annotation_files_that_list_other_images(tmp_path, made):
     content = json.loads(listed(coco).read_text())
     new = {"id": 99, "file_name": "99.jpg", "width": 64, "height": 48}
     path.write_text(json.dumps(content | {"images": [*content["images"], new, new | {"id": 98}]}))
-    with pytest.raises(InputError, match=r"2 of 8 images listed in .*more.json are not in .*such as image id 99"):
+    with pytest.raises(InputError, match=r"2 of 8 images listed in .*more.json are not in .*for example image id 99"):
         tfds_split(directory, "train", annotations=path)
     few = [i for i in content["images"] if i["id"] in (1, 2)]
     boxes = [a for a in content["annotations"] if a["image_id"] in (1, 2)]
     path.write_text(json.dumps(content | {"images": few, "annotations": boxes}))
     records = tfds_split(directory, "train", annotations=path)
     assert len(records.examples) == 2
-    assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are left out",)
+    assert records.notes == (f"4 of the 6 images in {directory} (train) are not in {path} and are skipped",)
 
 
 def test_images_whose_size_differs_from_the_annotation(tmp_path, made):

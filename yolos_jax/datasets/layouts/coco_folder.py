@@ -22,7 +22,7 @@ KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     if root.is_file():
         known = published.FILES.match(root.name) or _kind_of(root) == "coco"
         return {root.stem: partial(read, root, root.parent)} if known else {}
@@ -40,7 +40,7 @@ def read(file: Path, folder: Path, complain: Complain, layout: str = NAME) -> An
     hidden = {i["id"]: i["file_name"] for i in content["images"] if is_hidden(re.split(r"[/\\]", i["file_name"])[-1])}
     if hidden:
         first, *_ = hidden.values()
-        notes.append(f"{len(hidden)} hidden files listed in {file}, such as {first}, are not images and are left out")
+        notes.append(f"{len(hidden)} hidden files listed in {file} are skipped (for example {first})")
         content["images"] = [i for i in content["images"] if i["id"] not in hidden]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in hidden]
     return Annotations(layout, str(file), folder, content, notes, by_spelling=True, reopens=True)
@@ -91,7 +91,7 @@ def _fiftyone(root: Path) -> Iterator[tuple[str, OpenAnnotations]]:
     for folder in (root, *folders_in(root)):
         labels, images = folder / "labels.json", folder / "data"
         if os.path.lexists(labels) and images.is_dir():
-            yield folder.name, partial(read, labels, images, layout="FiftyOne's COCO")
+            yield folder.name, partial(read, labels, images, layout="FiftyOne COCO")
 
 
 def _kind_of(file: Path) -> str:

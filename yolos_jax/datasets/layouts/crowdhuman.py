@@ -22,7 +22,7 @@ BEGINNING = "annotation_"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     places = [place for place in (root, subfolder(root, "annotations")) if place and place.is_dir()]
     files = [file for place in places for file in sorted(place.glob(f"{BEGINNING}*.odgt"))]
     return {name: partial(read, file, image_folder(root, name)) for name, file in ((_split(f), f) for f in files)}
@@ -44,9 +44,11 @@ def read(file: Path, images: Path, complain: Complain) -> Annotations:
         for box, ignore in people:
             found.box("person", box, ignore)
             ignored += ignore
-    notes = [f"the boxes of {file} are full-body boxes (fbox), which may extend beyond the image"]
+    notes = [f"the boxes in {file} are full-body boxes (fbox), which may extend beyond the image"]
     if ignored:
-        notes.append(f"{ignored} boxes of {file} are masks or marked ignore: not used for training, ignored in scoring")
+        notes.append(
+            f"{ignored} masks or ignored boxes in {file} are crowds: not used for training, ignored in scoring"
+        )
     return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 

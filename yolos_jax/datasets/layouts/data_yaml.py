@@ -8,14 +8,14 @@ from yolos_jax.datasets.plain_yaml import read_yaml
 from yolos_jax.errors import InputError
 
 ENDINGS = (".yaml", ".yml")
-USUAL = ("data", "dataset")  # common names of the file
+USUAL = ("data", "dataset")  # conventional file names, without extension
 
 
 def find(root: Path) -> Path | None:
     """Returns the YAML file in a folder that describes a data set, or None.
 
-    If several files describe one, only a file with a common name such as `data.yaml` is used. Raises `InputError` if
-    no file describes a data set and a file with a common name, or the only YAML file, cannot be read.
+    If several files qualify, only one with a conventional name (such as `data.yaml`) is used. Raises `InputError` if
+    none qualifies and the only YAML file, or one with a conventional name, cannot be read.
     """
     inside = root.iterdir() if root.is_dir() else ()
     files = sorted(f for f in inside if f.suffix.lower() in ENDINGS and not is_hidden(f.name))

@@ -35,7 +35,7 @@ class Quadrangle(NamedTuple):
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     labels = {folder: _labels(folder) for folder in (root, *folders_in(root))}
     found = {folder: text for folder, text in labels.items() if text}
     if not any(map(_holds_objects, found.values())):
@@ -56,11 +56,9 @@ def read(folder: Path, labels: Path, everything: tuple[Path, ...], complain: Com
         for one in _objects(file, complain):
             found.box(one.name, one.box, one.difficult)
             difficult += one.difficult
-    notes = [*left.note(images), f"quadrilaterals of {labels} are converted to axis-aligned bounding boxes"]
+    notes = [*left.note(images), f"quadrilaterals in {labels} are converted to axis-aligned bounding boxes"]
     if difficult:
-        notes.append(
-            f"{difficult} objects of {labels} are difficult: not used for training, ignored in scoring like crowds"
-        )
+        notes.append(f"{difficult} difficult objects in {labels} are crowds: not used for training, ignored in scoring")
     notes += unlabelled_note(files, images)
     return Annotations(NAME, str(labels), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 

@@ -15,7 +15,7 @@ class Gathered:
     """Images and boxes in COCO format, with ids starting at 1 in the order in which they are added.
 
     Args:
-      numbers: category ids by name.
+      numbers: maps category names to ids.
     """
 
     def __init__(self, numbers: Mapping[str, int]):
@@ -50,7 +50,7 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def images_by_stem(folder: Path, left: LeftOut) -> dict[str, str]:
-    """Returns the relative paths of all images in a folder and its subfolders, by file name without extension."""
+    """Maps file names without extension to relative paths, for all images in a folder and its subfolders."""
     return {Path(name).stem: name for name in images_below(folder, left, BESIDE)}
 
 
@@ -58,7 +58,7 @@ def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
     """Returns a note about images without a text file, if there are any; `names` are file names without extension."""
     if not names:
         return []
-    return [f"left out {counted(len(names), 'image')} of {folder} without a text file, such as {min(names)}"]
+    return [f"skipped {counted(len(names), 'image')} in {folder} without a text file (for example {min(names)})"]
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,7 @@ PARQUET = re.compile(r"(.+?)(-\d+-of-\d+)?\.parquet")
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout.
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout.
 
     Does not import the package `datasets`.
     """
@@ -34,7 +34,7 @@ def splits(root: Path) -> dict[str, OpenAnnotations]:
 
 
 class RowImages:
-    """The images of a data set's rows, with ids starting at 1; reopened in each process."""
+    """The images in the rows of a data set, with ids starting at 1; each process reopens the rows."""
 
     def __init__(self, rows: Any, origin: str):
         self._rows, self._origin = rows, origin

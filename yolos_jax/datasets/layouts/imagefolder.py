@@ -18,7 +18,7 @@ MOST_BYTES = 2**32
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     places = (root, root / "data", *sorted(root.glob("*/")), *sorted(root.glob("data/*/")))
     places = tuple(place for place in dict.fromkeys(places) if not is_hidden(place.name))
     files = [place / FILE for place in places if os.path.lexists(place / FILE)]
@@ -67,14 +67,14 @@ def _unlisted(file: Path, files: list[Path], names: list[str]) -> list[str]:
     others = [name for name in found if os.path.basename(name).lower() not in listed]
     notes = left.note(file.parent)
     if others:
-        notes.append(f"left out {counted(len(others), 'image')} not listed in {file}, such as {others[0]}")
+        notes.append(f"skipped {counted(len(others), 'image')} not listed in {file} (for example {others[0]})")
     return notes
 
 
 def _has_objects(file: Path) -> bool | None:
     """Whether a line contains `objects` or is invalid JSON; None if the file is empty.
 
-    Returns False for other metadata, such as for classification. Raises `InputError` if the file cannot be read.
+    Returns False for other metadata, for example for classification. Raises `InputError` if the file cannot be read.
     """
     lines = _filled(file)
     for _, line in lines:

@@ -9,7 +9,7 @@ from yolos_jax.errors import shown
 BOXES = ("bbox", "bboxes", "boxes")
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "category_ids")
 CROWDS = ("iscrowd", "is_crowd")
-# Names of a column, a type check for its values, and a description of valid values. The values are checked later.
+# Names of a column, a check of the types of its values, and a description of valid values for error messages.
 _TYPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (BOXES, lambda value: isinstance(value, list), "a box [x, y, width, height]"),
     (CATEGORIES, lambda value: type(value) in (int, str), "a name or an integer"),
@@ -23,7 +23,7 @@ class WrongObjects(ValueError):
 
 
 def checked(objects: Any) -> Any:
-    """Checks the objects of an image, a mapping of columns or a list of mappings, and converts a category 1.0 to 1.
+    """Checks the objects of an image, a mapping of columns or a list of mappings, and converts a category of 1.0 to 1.
 
     Raises `WrongObjects` for any other type, if a column is not a list, or if a value has the wrong type.
     """
@@ -38,7 +38,7 @@ def checked(objects: Any) -> Any:
 
 
 def _plain(objects: dict[str, Any], column_types: tuple[type, ...]) -> dict[str, Any]:
-    """Checks columns, or the fields of one object if `column_types` is empty, and converts a category 1.0 to 1."""
+    """Checks columns, or the fields of one object if `column_types` is empty, and converts a category of 1.0 to 1."""
     plain = dict(objects)
     for names, is_right, wanted in _TYPES:
         for name in names:
@@ -69,7 +69,7 @@ def column(objects: Any, names: Iterable[str]) -> list[Any] | None:
 
 
 def names_of(rows: Iterable[Any]) -> dict[str | int, int]:
-    """Returns category ids by name: 0, 1, ... in alphabetical order; numeric categories keep their numbers."""
+    """Maps category names to ids: 0, 1, ... in alphabetical order; numeric categories keep their numbers."""
     found = {c for objects in rows for c in column(objects, CATEGORIES) or [] if type(c) in (int, str)}
     words = sorted(c for c in found if isinstance(c, str))
     return {n: n for n in sorted(c for c in found if isinstance(c, int))} or {word: i for i, word in enumerate(words)}
@@ -82,7 +82,7 @@ def content_of(
 
     Args:
       rows: pairs of an image entry without id and the objects of the image.
-      numbers: category ids by name.
+      numbers: maps category names to ids.
       origin: source of the rows, for messages.
     """
     images: list[dict[str, Any]] = []

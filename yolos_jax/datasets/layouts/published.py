@@ -1,4 +1,4 @@
-"""Published data sets in COCO format with other file names, and the special case of LVIS. Does not import jax."""
+"""Published data sets in COCO format with different file names, and the special case of LVIS. Does not import jax."""
 
 import re
 from pathlib import Path

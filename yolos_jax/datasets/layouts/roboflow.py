@@ -9,19 +9,19 @@ from yolos_jax.datasets.layouts import coco_folder
 from yolos_jax.datasets.listing import folders_in
 from yolos_jax.errors import shown
 
-NAME = "Roboflow's COCO"
+NAME = "Roboflow COCO"
 FILE = "_annotations.coco.json"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     files = [folder / FILE for folder in folders_in(root) if os.path.lexists(folder / FILE)]
     files = [root / FILE] if os.path.lexists(root / FILE) else files
     return {file.parent.name: partial(read, file) for file in files}
 
 
 def read(file: Path, complain: Complain) -> Annotations:
-    """Reads a split; removes an unused category that is only the parent of the others."""
+    """Reads a split; removes an unused category that is only the parent of other categories."""
     found = coco_folder.read(file, file.parent, complain, NAME)
     categories = found.content["categories"]
     above = [c.get("supercategory") for c in categories]
@@ -31,5 +31,5 @@ def read(file: Path, complain: Complain) -> Annotations:
     if roots and len(roots) < len(categories):
         found.content["categories"] = [c for c in categories if c not in roots]
         names = ", ".join(repr(str(c["name"])) for c in roots)
-        found.notes.append(f"the category {names} of {file} is only the parent of the others and is left out")
+        found.notes.append(f"the category {names} in {file} is only the parent of others and is omitted")
     return found

@@ -21,7 +21,7 @@ ABOUT_AREAS = (
 
 
 class RecordImages:
-    """The images of the records, by image id; the records are reopened in each process."""
+    """Maps image ids to the images in the records; each process reopens the records."""
 
     def __init__(self, records: Records, numbers: dict[int, int]):
         self._records, self._numbers = records, numbers
@@ -37,7 +37,7 @@ class RecordImages:
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     directory = directory_of(root)
     return {split: partial(read, directory, split, None) for split in splits_of(directory)} if directory else {}
 
@@ -49,13 +49,13 @@ def directory_of(root: Path) -> Path | None:
 
 
 def read(directory: Path, split: str, file: Path | None, complain: Complain) -> Annotations:
-    """Reads a split. The boxes and the order of the images are those of the COCO annotation `file` or of the records.
+    """Reads a split, with boxes and image order from the COCO annotation `file` if given, or else from the records.
 
-    Raises `InputError` if the data set has other features, is incomplete or is damaged.
+    Raises `InputError` if the data set has different features, is incomplete or is damaged.
     """
     records = Records(directory, split)
     index = index_of(records)  # may take minutes the first time
-    numbers: dict[int, int] = {}  # record numbers by image id
+    numbers: dict[int, int] = {}  # maps image ids to record numbers
     for number, image_id in enumerate(index.image_ids.tolist()):
         if numbers.setdefault(image_id, number) != number:
             complain(f"image id {image_id} is in two records of {records}; prepare the data set again.")
@@ -63,7 +63,7 @@ def read(directory: Path, split: str, file: Path | None, complain: Complain) -> 
         content, boxes = read_annotations(file, complain, sizes=False), ""
         more = len(numbers.keys() - {image["id"] for image in content["images"]})
         left = f"{more} of the {len(numbers)} images in {records}"
-        notes = [f"{left} are not in {file} and are left out"] if more else []
+        notes = [f"{left} are not in {file} and are skipped"] if more else []
     else:
         ids, notes = category_ids_of(records)
         content, boxes = _content(index, records, ids, complain), "xyxy_shares"
@@ -82,14 +82,14 @@ def _content(index: Index, records: Records, category_ids: list[int], complain: 
         complain(
             f"image id {image_id} in {records} cannot be read, so its size is unknown; prepare the data set again "
             "without it, or set data.train_annotations and data.val_annotations to files that contain its size, "
-            "and data.on_bad_image=skip."
+            "and set data.on_bad_image=skip."
         )
     annotations = _rows(
         id=index.ids, image_id=np.repeat(index.image_ids, index.counts), category_id=index.labels,
         bbox=index.boxes[:, [1, 0, 3, 2]].astype(np.float64), area=index.areas, iscrowd=index.crowds.astype(int),
     )  # fmt: skip
     low, high = index.boxes[:, :2], index.boxes[:, 2:]
-    inside = np.all([low >= 0, high <= 1, low <= high], axis=(0, 2)).tolist()  # False for NaN too
+    inside = np.all([low >= 0, high <= 1, low <= high], axis=(0, 2)).tolist()  # also False for NaN
     kept = []
     for annotation, is_inside, box in zip(annotations, inside, index.boxes):
         label = annotation["category_id"]

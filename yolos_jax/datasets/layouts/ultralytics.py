@@ -14,11 +14,11 @@ from yolos_jax.datasets.splits import FAMILIES, family_of
 from yolos_jax.errors import InputError
 from yolos_jax.user_files import read_text
 
-NAME = "ultralytics' YOLO"
+NAME = "Ultralytics YOLO"
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits, by name; empty if `root` is in another layout.
+    """Maps split names to functions that open the splits; empty if `root` is in a different layout.
 
     `root` is a `data.yaml`, a folder with one, or a folder with `images/`, `labels/` and a list of class names.
     """
@@ -47,7 +47,7 @@ def read(
     paths = [path for place in folders for path in _images(place, base, left)]
     origin = ", ".join(map(str, folders))
     content, notes = yolo_labels.read(paths, folder, names, first_five, origin, complain)
-    if all(place.is_dir() for place in folders):  # with a list, the label folder may also contain other splits
+    if all(place.is_dir() for place in folders):  # with a list, the label folder may also contain files of other splits
         notes += yolo_labels.unused_note(paths)
     notes = [*left.note(folder), *notes]
     return Annotations(NAME, str(file), folder, content, notes, boxes="xywh_shares", upright=True, has_sizes=False)

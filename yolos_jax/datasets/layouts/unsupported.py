@@ -10,21 +10,21 @@ SNIFF, FILES = 1 << 16, 50  # maximum number of bytes per file, and of files, to
 COMMAND = "pip install {package}, then `{command}`"
 # (file extension, words in the file, name of the format, suggested action)
 KNOWN = (
-    (".xml", ("<annotations", "<image "), "CVAT's XML for images", "export the task from CVAT as COCO 1.0"),
-    (".json", ('"shapes"', '"imagePath"'), "labelme's JSON", COMMAND.format(
+    (".xml", ("<annotations", "<image "), "CVAT XML for images", "export the task from CVAT as COCO 1.0"),
+    (".json", ('"shapes"', '"imagePath"'), "labelme JSON", COMMAND.format(
         package="labelme2coco", command="labelme2coco {root} --category_id_start 1")),
-    (".json", ('"_via_img_metadata"',), "VIA's project", "export the annotations from VIA as COCO"),
-    (".json", ('"regions"', '"shape_attributes"'), "VIA's JSON", "export the annotations from VIA as COCO"),
-    (".json", ('"rectanglelabels"',), "Label Studio's JSON", COMMAND.format(
+    (".json", ('"_via_img_metadata"',), "a VIA project", "export the annotations from VIA as COCO"),
+    (".json", ('"regions"', '"shape_attributes"'), "VIA JSON", "export the annotations from VIA as COCO"),
+    (".json", ('"rectanglelabels"',), "Label Studio JSON", COMMAND.format(
         package="label-studio-converter", command="label-studio-converter export -i {file} -o {root}/coco -f COCO")),
-    (".json", ('"coordinates"', '"label"', '"image"'), "CreateML's JSON", "export the data from its tool as COCO"),
-    (".csv", ("ImageID", "LabelName", "XMin"), "Open Images' CSV", COMMAND.format(
+    (".json", ('"coordinates"', '"label"', '"image"'), "CreateML JSON", "export the data as COCO instead"),
+    (".csv", ("ImageID", "LabelName", "XMin"), "Open Images CSV", COMMAND.format(
         package="fiftyone", command="fiftyone convert --input-dir {root} --input-type fiftyone.types."
         "OpenImagesV7Dataset --output-dir {root}-coco --output-type fiftyone.types.COCODetectionDataset")),
-    (".csv", ("file_name",), "imagefolder's metadata as CSV", "write it as metadata.jsonl, one JSON object per line"),
-    (".data", ("names", "train"), "darknet's .data file", "write its names and folders into a data.yaml"),
-    (".tfrecord", (), "TFRecord files", "export the data from their tool as COCO"),
-    (".tar", (), "WebDataset's shards", "load them with the package datasets and save_to_disk"),
+    (".csv", ("file_name",), "imagefolder metadata as CSV", "write it as metadata.jsonl, one JSON object per line"),
+    (".data", ("names", "train"), "a darknet .data file", "write its names and folders into a data.yaml"),
+    (".tfrecord", (), "TFRecord files", "export the data as COCO instead"),
+    (".tar", (), "WebDataset shards", "load them with the package datasets and call save_to_disk"),
     (".zip", (), "an archive", "unpack it"),
 )  # fmt: skip
 

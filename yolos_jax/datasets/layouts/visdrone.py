@@ -31,7 +31,7 @@ FOLDER = re.compile(r"VisDrone\d*-DET-(.+)", re.IGNORECASE)
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     found = [f for f in (root, *folders_in(root)) if subfolder(f, "images") and subfolder(f, "annotations")]
     if not any(map(_holds_objects, found)):
         return {}
@@ -64,10 +64,10 @@ def read(folder: Path, complain: Complain) -> Annotations:
     notes = left.note(images)
     if counts["region"]:
         notes.append(
-            f"{counts['region']} ignored regions of {labels} are added as crowds to each of the {len(NAMES)} categories"
+            f"{counts['region']} ignored regions in {labels} are added as crowds to each of the {len(NAMES)} categories"
         )
     if counts["others"]:
-        notes.append(f'{counts["others"]} "others" objects of {labels}, which VisDrone does not score, are left out')
+        notes.append(f'{counts["others"]} "others" objects in {labels} are skipped; VisDrone does not score them')
     notes += unlabelled_note(names, images)
     return Annotations(NAME, str(labels), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 

@@ -22,7 +22,7 @@ SNIFF, FEW = 4096, 20  # number of bytes per file, and of files, that are checke
 
 
 class Part(NamedTuple):
-    """The XML files of one folder, or those in a list of names."""
+    """All XML files in a folder, or only those in a list of names."""
 
     xml: Path  # folder of XML files
     images: Path  # folder of images
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; joins splits of several years with the same name."""
+    """Maps split names to functions that open the splits; splits of several years with the same name are joined."""
     years = [root, *folders_in(root, "VOC"), *folders_in(root / "VOCdevkit", "VOC")]
     years = [year for year in years if (year / "ImageSets" / "Main").is_dir() and subfolder(year, "Annotations")]
     parts: dict[str, list[Part]] = {}
@@ -74,12 +74,12 @@ def read(root: Path, name: str, parts: list[Part], everything: Iterable[Path], c
                 box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
                 gathered.box(one.name, box, one.difficult, **({"difficult": 1} if one.difficult else {}))
     origin = str(parts[0].chosen or parts[0].xml)
-    notes = [f"the split {name} joins {', '.join(str(p.chosen) for p in parts)}"] if len(parts) > 1 else []
-    notes += [f"{len(alone)} images of {origin} have no XML file and are left out: {first_few(alone)}"] if alone else []
+    notes = [f"the split {name} combines {', '.join(str(p.chosen) for p in parts)}"] if len(parts) > 1 else []
+    notes += [f"{len(alone)} images in {origin} have no XML file and are skipped: {first_few(alone)}"] if alone else []
     if difficult:
-        notes.append(f"{difficult} difficult objects of {origin} are crowds: not used for training, ignored in scoring")
+        notes.append(f"{difficult} difficult objects in {origin} are crowds: not used for training, ignored in scoring")
     if zeros:
-        notes.append(f"{zeros} boxes of {origin} start at pixel 0, but are read with pixels counted from 1, as in VOC")
+        notes.append(f"{zeros} boxes in {origin} start at pixel 0, but coordinates are read as 1-based, as in VOC")
     return Annotations(NAME, origin, root, gathered.content, notes, by_spelling=True, own_metrics=voc_metrics)
 
 
@@ -97,14 +97,14 @@ def _stems(file: Path) -> list[str]:
 
 
 def _images(folder: Path) -> dict[str, str]:
-    """Returns the file names of the images in a folder, by file name without extension."""
+    """Maps file names without extension to file names, for all images in a folder."""
     endings = image_endings()
     found = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
     return {stem: stem + ending for stem, ending in found if ending.lower() in endings and not is_hidden(stem)}
 
 
 def _flat(root: Path) -> Iterable[tuple[str, Part]]:
-    """Returns the splits of a data set without lists: a split for each folder, or a single one with all XML files."""
+    """Returns the splits of a data set without lists: a split for each folder, or a single split with all XML files."""
     inside = [folder for folder in folders_in(root) if family_of(folder.name) and _part(folder)]
     found = [(folder.name, _part(folder)) for folder in inside] or [("all", _part(root))]
     return [(name, part) for name, part in found if part]

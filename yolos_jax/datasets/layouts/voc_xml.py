@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # all splits read the same folders, because categories depend on all files
 def records_of(folder: str, changed: int) -> dict[str, Record]:
-    """Reads the XML files in a folder and its subfolders, by relative path without extension.
+    """Maps relative paths without extension to the content of all XML files in a folder and its subfolders.
 
     `changed` is the modification time of the folder and is part of the cache key.
     """

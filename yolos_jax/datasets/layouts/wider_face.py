@@ -21,14 +21,14 @@ INVALID = 7  # index of the flag for invalid faces in a line
 
 
 def splits(root: Path) -> dict[str, OpenAnnotations]:
-    """Returns functions that open the splits of a folder, by name; empty if the folder is in another layout."""
+    """Maps split names to functions that open the splits of a folder; empty if it is in a different layout."""
     places = [place for place in (root, subfolder(root, "wider_face_split")) if place and place.is_dir()]
     named = [(FILE.fullmatch(file.name), file) for place in places for file in sorted(place.glob("*_bbx_gt.txt"))]
     return {match[1]: partial(read, root, file, match[1]) for match, file in named if match}
 
 
 def read(root: Path, file: Path, split: str, complain: Complain) -> Annotations:
-    """Reads a split; invalid faces are ignored like crowds."""
+    """Reads a split; invalid faces become crowds."""
     outer = subfolder(root, f"WIDER_{split}") or root
     images = subfolder(outer, "images") or outer
     found = Gathered({"face": 1})
@@ -45,15 +45,15 @@ def read(root: Path, file: Path, split: str, complain: Complain) -> Annotations:
             invalid += ignored
     notes = []
     if invalid:
-        notes.append(f"{invalid} faces of {file} are invalid: not used for training, ignored in scoring like crowds")
+        notes.append(f"{invalid} invalid faces in {file} are crowds: not used for training, ignored in scoring")
     return Annotations(NAME, str(file), images, found.content, notes, by_spelling=True, boxes="xywh", has_sizes=False)
 
 
 def _faces(lines: Iterator[tuple[int, str]], file: Path, complain: Complain) -> Iterator[list[float]]:
-    """Yields the numbers of each face of the current image; `lines` continues after the name of the image."""
+    """Yields the numbers of each face in an image; `lines` starts with the line after the image name."""
     number, line = next(lines, (0, ""))
     if not line.isdecimal():
-        complain(f"line {number} of {file} is {shown(line)}; it must be the number of faces of the image above.")
+        complain(f"line {number} of {file} is {shown(line)}; it must be the number of faces in the image above.")
         return
     for _ in range(max(int(line), 1)):
         number, text = next(lines, (0, ""))

@@ -24,7 +24,7 @@ def read(
     Args:
       paths: paths of the images.
       folder: the folder that file names are relative to.
-      names: class names by number.
+      names: maps class numbers to names.
       first_five: use only the first five numbers of each line.
     """
     inside = os.path.join(folder, "")
@@ -53,7 +53,7 @@ def read(
             box = _box(numbers[:5] if first_five else numbers)
             one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": int(numbers[0])}
             annotations.append(one | {"bbox": box, "iscrowd": 0})
-    notes = [f"{absent} of {len(paths)} images in {origin} have no label file: used as background"] if absent else []
+    notes = [f"{absent} of {len(paths)} images in {origin} are background (no label file)"] if absent else []
     notes += [f"converted {counted(polygons, 'polygon')} in the label files of {origin} to boxes"] if polygons else []
     notes += [f"ignored {counted(twice, 'duplicate line')} in the label files of {origin}"] if twice else []
     categories = [{"id": key, "name": name} for key, name in names.items()]
@@ -68,7 +68,7 @@ def unused_note(paths: Sequence[str]) -> list[str]:
         named = [name for name in sorted(os.listdir(folder)) if name.endswith(".txt") and not is_hidden(name)]
         unused += [os.path.join(folder, name) for name in named if name not in LISTS]
     unused = [file for file in unused if file not in used]
-    return [f"{len(unused)} label files, such as {unused[0]}, have no image and are left out"] if unused else []
+    return [f"{len(unused)} label files have no image and are skipped (for example {unused[0]})"] if unused else []
 
 
 def _label_files(path: str) -> list[str]:
@@ -101,7 +101,7 @@ def _wrong(numbers: list[float], line: str, names: dict[int, str], first_five: b
     """Returns a message if a line of a label file is invalid, or None."""
     count = len(numbers)
     if not (count == 5 or (count > 5 and first_five) or (count > 6 and count % 2)):
-        return f"{file} has the line {shown(line)}; a line must have a class and 4 numbers, or a class and a polygon."
+        return f"{file} has the line {shown(line)}; it must contain a class and 4 numbers, or a class and a polygon."
     if numbers[0] not in names:
         return f"{file} has the class {numbers[0]:g}, but there are only {len(names)} class names."
     fractions = numbers[1 : 5 if first_five else None]

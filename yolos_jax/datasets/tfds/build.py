@@ -1,7 +1,8 @@
-"""Writes a data set as TFDS `coco/2017` without TensorFlow. For a COCO folder, TFDS would write identical records.
+"""Writes a data set as TFDS `coco/2017` without TensorFlow.
 
-The TFDS builder needs TensorFlow to shuffle a split larger than 1 GB. It sorts records by hashes of the file names.
-These are known in advance, so this module writes the records directly in that order.
+For a COCO folder, the records are identical to those written by TFDS. The TFDS builder needs TensorFlow to shuffle a
+split larger than 1 GB. It sorts records by hashes of the file names. These are known in advance, so this module writes
+the records directly in that order.
 """
 
 import os
@@ -24,7 +25,7 @@ tfds = load_tfds()
 NAME = "coco"
 CONFIG = "2017"
 VERSION = "1.1.0"
-SHARD = 64 << 20  # minimum size of a shard in bytes if there are several, as in TFDS
+SHARD = 64 << 20  # minimum shard size in bytes if a split has more than one shard, as in TFDS
 MOST_SHARDS = 1024
 MARGIN = 1.02  # required disk space, as a multiple of the size of all images
 VISIBLE = 0.01  # a box counts as clipped if it extends beyond its image by more than this, in pixels

@@ -1,7 +1,7 @@
 """Builds and caches an index of all records of a TFDS data set.
 
-TFDS stores neither image sizes, which are needed to plan batches, nor a table of image ids. The index is built in one
-pass over all records that reads only the header of each image.
+TFDS stores neither image sizes, which are needed to plan batches, nor a table of image ids. The index is built in a
+single pass over all records, which reads only the header of each image.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def _places(records: Records) -> list[Path]:
 
 
 def _load(path: Path, key: str, n: int) -> Index | None:
-    """Loads a cached index of `n` records; returns None if it belongs to other shards or is invalid.
+    """Loads a cached index of `n` records; returns None if it belongs to different shards or is invalid.
 
     The file is checked because it is untrusted.
     """
@@ -108,7 +108,7 @@ def _load(path: Path, key: str, n: int) -> Index | None:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a zip file is uncompressed and its entries have at most the size of the file, so they do not overlap."""
+    """Whether all zip entries are uncompressed and their sizes add up to at most the file size, so none overlap."""
     if not path.is_file():
         return False
     with zipfile.ZipFile(path) as archive:
@@ -130,7 +130,7 @@ def _is_whole(index: Index, n: int) -> bool:
 
 
 def _save(path: Path, key: str, index: Index) -> bool:
-    """Caches an index atomically; several processes may do so at the same time. Returns whether it was saved."""
+    """Caches an index atomically, so several processes can do so at once. Returns whether it was saved."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ class CheckedSplit(NamedTuple):
 
     name: str  # name of the split in TFDS
     images: list[dict[str, Any]]  # entries of the annotation file, in the order of the records
-    annotations: dict[int, list[dict[str, Any]]]  # by image id, sorted by annotation id
-    names: dict[int, str]  # category names by id, in file order
+    annotations: dict[int, list[dict[str, Any]]]  # annotations of each image id, sorted by their ids
+    names: dict[int, str]  # category name of each id, in file order
     data: Callable[[int], bytes]  # image id -> encoded image
     size: int  # total size of the images in bytes
     notes: tuple[str, ...] = ()  # notes about its source
@@ -48,7 +48,7 @@ def read_parts(root: Path, splits: Sequence[str] = (), boxes: str = "xywh") -> l
     """
     for split in splits:
         if not SPLIT_NAME.fullmatch(split) or split == "all":  # reserved in TFDS for all splits together
-            names = "a name has at most 100 letters, digits, - and _, and must not be all"
+            names = "a name may have up to 100 characters (letters, digits, - or _) and must not be 'all'"
             raise InputError(f"TFDS does not allow a split named {split!r}; {names}.")
     for name, times in Counter(OTHER_NAMES.get(split, split) for split in splits).items():
         if times > 1:
@@ -85,7 +85,7 @@ def read_part(source: DataSet, split: str) -> CheckedSplit:
     images = sorted(content["images"], key=lambda image: _hash(name, image["file_name"]))
     for one, other in itertools.pairwise(images):
         if one["file_name"] == other["file_name"]:
-            ids = f"image ids {one['id']} and {other['id']} of {origin}"
+            ids = f"image ids {one['id']} and {other['id']} in {origin}"
             raise InputError(f"{ids} have the same file name, {one['file_name']}; keep one of them.")
     examples = {example.image_id: example for example in source.examples}
 
@@ -117,10 +117,10 @@ def _check_image(image: dict[str, Any], file: str, data: Callable[[int], bytes])
     except (*DAMAGED, UnreadableImage) as error:
         raise InputError(f"the image {named} cannot be read ({error}).") from error
     if kind not in FORMATS:
-        raise InputError(f"the image {named} is {kind}, which TFDS cannot read; use JPEG or PNG.")
+        raise InputError(f"the image {named} is in {kind} format, which TFDS cannot read; use JPEG or PNG.")
     fits = [(width, height), (height, width)] if swapped else [(width, height)]
     if (image["width"], image["height"]) not in fits:
-        said = f"is annotated as {image['width']}x{image['height']}; repair one of them."
+        said = f"is annotated as {image['width']}x{image['height']}; repair the image or its annotation."
         raise InputError(f"{named} is {width}x{height} pixels but {said}")
     return len(encoded)
 
@@ -131,8 +131,8 @@ def one_list(parts: list[CheckedSplit]) -> dict[int, str]:
     for part in parts[1:]:
         for category, name in part.names.items():
             if names.setdefault(category, name) != name:
-                differ = f"{names[category]!r} in {first.name} and {name!r} in {part.name}"
+                differ = f"{names[category]!r} in {first.name} but {name!r} in {part.name}"
                 raise InputError(f"category id {category} is {differ}; all splits must list the same categories.")
     if len(set(names.values())) < len(names):
-        raise InputError("two categories have the same name in different splits; all splits must list the same ones.")
+        raise InputError("splits use different ids for the same category name; all must list the same categories.")
     return names

@@ -55,8 +55,8 @@ class Records:
     """One split of a TFDS data set with the features of `coco/2017`, stored as array_record.
 
     `directory` is the folder with `dataset_info.json`. COCO split names are also accepted: `train2017` is `train`, and
-    `val2017` is `validation`. Raises `InputError` if the data set has other features or another format, or lacks the
-    split or one of its shards. Open files are not pickled.
+    `val2017` is `validation`. Raises `InputError` if the data set has different features or a different format, or
+    lacks the split or one of its shards. Open files are not pickled.
 
     Attributes:
       split: the name of the split in the data set.
@@ -102,7 +102,7 @@ class Records:
         data, features, decoders = self._open
         try:
             return features[what].deserialize_example_np(data[number], decoders=decoders)
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer or other records than expected
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # fewer or different records than expected
             raise RuntimeError(str(error)) from error
 
     @functools.cached_property
@@ -128,7 +128,7 @@ class Records:
             if found in ("Tensor", "Scalar"):
                 found = f"{np.dtype(present[key].np_dtype)}{list(present[key].shape) or ''}"
             if found != kind:
-                raise InputError(f"{foreign}: {key} is {found} and must be {kind}.")
+                raise InputError(f"{foreign}: {key} is {found} but must be {kind}.")
 
     def _check_shards(self, lengths: list[int]) -> None:
         """Checks all shards in advance; otherwise, reading would fail only at the first record of a damaged shard."""
@@ -175,7 +175,7 @@ class Records:
 def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
     """Returns the category id of each label, and a note if the ids had to be assumed.
 
-    `build_records` stores the ids. The TFDS builder does not, but its names are the COCO names.
+    `build_records` stores the ids. The TFDS builder does not store them, but its names are the COCO names.
     """
     official = {name: category for category, name in COCO_NAMES.items()}
     if records.category_ids is not None:
@@ -183,7 +183,7 @@ def category_ids_of(records: Records) -> tuple[list[int], list[str]]:
     if all(name in official for name in records.names):
         return [official[name] for name in records.names], []
     labels = list(range(len(records.names)))
-    note = f"has no category ids and its names are not COCO names: the labels 0..{labels[-1]} are used as ids"
+    note = f"has no category ids, and its names are not COCO names: the labels 0..{labels[-1]} are used as ids"
     return labels, [f"{records.directory} {note}"]
 
 
@@ -204,7 +204,7 @@ def _builder(directory: Path) -> Any:
     try:
         builder = tfds.builder_from_directory(str(directory))
         formats = [stored.value for stored in (builder.info.file_format, *builder.info.alternative_file_formats)]
-        dict(builder.info.metadata)  # loads the metadata, like the names of shards, which TFDS reads on first use
+        dict(builder.info.metadata)  # otherwise, TFDS would read the metadata and the shard names (below) on first use
         [split.filepaths for split in builder.info.splits.values()]
         if FORMAT in formats[1:]:
             builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
