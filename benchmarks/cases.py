@@ -8,7 +8,7 @@ import numpy as np
 from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.model.yolos import build
 
-WORKS = ("forward", "forward_backward", "step")
+WORKLOADS = ("forward", "forward_backward", "step")
 OBJECTS = 7  # objects per image, about the mean in COCO
 
 

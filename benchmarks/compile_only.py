@@ -13,7 +13,7 @@ The programs are the same as in `yolos-train` and `Detector` (`benchmarks.progra
 the sequence length of the recipe's longest training bucket. Peak memory is taken from XLA's buffer assignment and
 includes parameters, optimizer state, activations and temporaries on one device. On a GPU, the CUDA context (about half
 a GB) and the workspaces of cuBLAS and cuDNN need additional memory at run time. The largest batch sizes in the table
-are extrapolated linearly to 75 % of a GPU's memory, the fraction that jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is
+are extrapolated linearly to 75% of a GPU's memory, the fraction that jax uses unless XLA_PYTHON_CLIENT_MEM_FRACTION is
 set. Programs whose results are in the `--out` file are not compiled again. Compiling a step takes one to several
 minutes. Only one process at a time can use libtpu. The host matcher compiles only for TPUs, because jax cannot compile
 callbacks for a GPU that is not present.
@@ -38,7 +38,7 @@ from benchmarks.common import augmentation, positive, recipe_of
 from benchmarks.launches import calls, collectives, cost
 from benchmarks.programs import batch_of, forward, placed, training_step
 from yolos_jax.distributed.mesh import data_mesh, replicated
-from yolos_jax.errors import InputError, clear_errors
+from yolos_jax.errors import InputError, clear_errors, counted
 from yolos_jax.model.config import Compute
 
 RECIPES = "yolos_ti", "yolos_s", "yolos_s_dwr", "yolos_b"
@@ -248,8 +248,8 @@ def line(entry: dict[str, Any]) -> str:
         said[0] += f" of {entry['memory_bytes'] / 1e9:.0f}"
     if "launches" in entry:
         said.append(f"{entry['launches']} launches, {entry['moved_bytes'] / 1e9:.1f} GB moved")
-        said += [f"{entry['unknown_loops']} loop(s) of unknown length"] if entry["unknown_loops"] else []
-    said += [f"{count} call(s) to {name}" for name, count in list(entry["calls"].items())[:4]]
+        said += [f"{counted(entry['unknown_loops'], 'loop')} of unknown length"] if entry["unknown_loops"] else []
+    said += [f"{counted(count, 'call')} to {name}" for name, count in list(entry["calls"].items())[:4]]
     said += [f"TF32 in {entry['kernels_with_tf32']} kernel(s)"] if entry["kernels_with_tf32"] else []
     for each in entry["collectives"]:
         said.append(f"{each['number']} {each['op']}, {each['bytes'] / 1e6:.3f} MB, {each['beside']} launches overlap")

@@ -40,7 +40,7 @@ from yolos_jax.tools.analysis.costs import timed
 from yolos_jax.tools.analysis.tables import markdown
 from yolos_jax.training.checkpoint_files import Meta
 
-WORKS = {"evaluation": "evaluation", "detector": "Detector on files"}
+WORKLOADS = {"evaluation": "evaluation", "detector": "Detector on files"}
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=list(VARIANTS), default="s")
     parser.add_argument("--short-side", type=positive, default=800)
     parser.add_argument("--batches", nargs="+", type=positive, default=[4, 1])
-    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--pairs", type=positive, default=5, help="measurements per library")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         print("note: PyTorch or transformers is not installed; measuring only yolos-jax", file=sys.stderr)
     found: dict[str, Any] = {"environment": machine(device), "rows": []}
     for batch in arguments.batches:
-        for work in arguments.works:
+        for work in arguments.workloads:
             found["rows"].append(measure(work, batch, device, arguments))
             print(markdown([_shown(row) for row in found["rows"]]), flush=True)
     if arguments.out:
@@ -146,7 +146,7 @@ class Peer:
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     shown = {
-        "work": WORKS[row["work"]], "batch": str(row["batch"]), "images": str(row["images"]),
+        "work": WORKLOADS[row["work"]], "batch": str(row["batch"]), "images": str(row["images"]),
         "first pass (compiles)": f"{row['first_pass_seconds']:.1f} s", "seconds": f"{row['seconds']:.2f}",
         "images/s": f"{row['images'] / row['seconds']:.2f}",
     }  # fmt: skip

@@ -16,22 +16,22 @@ from yolos_jax.model.config import YolosConfig
 from yolos_jax.training import rates, run
 
 OLD, ALL = "27265a3", "all"
-# The settings of `configs/finetune_custom.py` at that commit. Settings added later have values that reproduce it.
+# The settings of `configs/finetune_custom.py` at that commit. Later settings have values that reproduce its behaviour.
 OLD_SETTINGS: dict[str, Any] = {
     "train.batch_size": 8, "train.epochs": 50, "train.least_steps": 0, "train.patience": 0, "train.ema": 0.999,
     "optimizer.schedule": "step", "optimizer.warmup_epochs": 1.0, "optimizer.warmup_steps": 0,
     "eval.every_epochs": 5, "eval.least_steps": 0, "data.augment": "none",
 }  # fmt: skip
 CONSTANT = "constant average"  # not a setting: selects the moving average of that commit, without decay warm-up
-# The settings of the current recipe that each row adds to the old one. "+steps" also specifies warm-up and evaluations
-# in steps, and "+patience" evaluates after every epoch, because patience needs frequent evaluations.
+# The settings of the current recipe that each row adds to the old one. "+steps" also specifies the warm-up and the
+# evaluation interval in steps, and "+patience" evaluates after every epoch, as patience needs frequent evaluations.
 CHANGES: dict[str, tuple[str, ...]] = {
     "+average": (CONSTANT,),
     "+steps": ("train.least_steps", "optimizer.warmup_steps", "eval.every_epochs", "eval.least_steps"),
     "+augment": ("data.augment",),
     "+patience": ("train.patience", "eval.every_epochs"),
 }
-AUGMENT = "light"  # preset for "+augment", because the current recipe has none
+AUGMENT = "light"  # preset for "+augment", because the current recipe uses none
 ROWS = (OLD, *CHANGES, ALL)
 
 # Sizes for patches of 8 x 8 pixels, in proportion to the recipe's short sides (480 to 800) and crops (384 to 600).
@@ -91,7 +91,9 @@ def _taken_over(name: str) -> tuple[str, ...]:
     if name not in CHANGES:
         raise InputError(f"there is no row {name}; choose from {', '.join(ROWS)}.")
     if name == "+average" and not average_warms_up():
-        raise InputError("the row +average needs an average whose decay warms up, which this version does not have.")
+        raise InputError(
+            "the row +average needs a moving average with decay warm-up, which this version does not support."
+        )
     return CHANGES[name]
 
 

@@ -1,4 +1,4 @@
-"""Measures the time of one function or of two alternating functions, and the peak speed of a device."""
+"""Times one function, or two alternating functions, and measures the peak speed of a device."""
 
 import platform
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from yolos_jax.tools.analysis.costs import environment, timed
 
-# Published peaks for dense matrix products in FLOP/s, in float32 (without TF32) and in bfloat16; 0 means unknown. A key
-# is a part of a device's name, and the first match is used. Values for GPUs are from NVIDIA's data sheets. Values for
+# Published peaks for dense matrix products in FLOP/s, in float32 (without TF32) and in bfloat16; 0 means unknown. Keys
+# are parts of device names, and the first match is used. Values for GPUs are from NVIDIA's data sheets. Values for
 # TPUs are from https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, which list no float32 peaks.
 PEAKS = {
     "H100 PCIe": (51e12, 756e12), "H100 NVL": (60e12, 835e12), "H100": (67e12, 989e12), "H200": (67e12, 989e12),
@@ -33,7 +33,7 @@ class Peak(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Run times in seconds of two functions that alternated."""
+    """Run times in seconds of two functions that ran alternately."""
 
     ours: list[float]
     theirs: list[float]
@@ -61,7 +61,7 @@ def in_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, war
 
 
 def alone(run: Callable[[], Any], times: int) -> list[float]:
-    """Returns the seconds of each run, after a warm-up run."""
+    """Returns the time of each run in seconds, after a warm-up run."""
     run()
     return [timed(run) for _ in range(times)]
 

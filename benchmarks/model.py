@@ -1,8 +1,8 @@
 """Compares the speed of the yolos-jax and transformers models: forward, forward + backward, and training step.
 
 python -m benchmarks.model --variants s --sizes 512x672 800x1056 --batches 1 2 --out model.json
-python -m benchmarks.model --works forward --dtypes float32 bfloat16 --against sdpa eager compile
-python -m benchmarks.model --works --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
+python -m benchmarks.model --workloads forward --dtypes float32 bfloat16 --against sdpa eager compile
+python -m benchmarks.model --workloads --sizes-of data/coco/annotations/instances_val2017.json   # multiply-adds only
 
 It prints a markdown table and writes JSON. The programs are the same as in training and in `Detector`; for each one, it
 prints the precision, the attention and the library calls. Before measuring, it compares the outputs of yolos-jax on
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from benchmarks import peers
-from benchmarks.cases import WORKS, Case, add_case_flags, cases_of, inputs_of, params_of
+from benchmarks.cases import WORKLOADS, Case, add_case_flags, cases_of, inputs_of, params_of
 from benchmarks.check import agree
 from benchmarks.common import positive
 from benchmarks.measuring import Peak, alone, device_peak, in_pairs, machine
@@ -46,11 +46,11 @@ def main() -> None:
     if arguments.sizes_of:
         found["published"] = published_rows(first_sizes(arguments.sizes_of))
         print(cost_table(found["published"]))
-    for case in cases_of(arguments) if arguments.works else []:
+    for case in cases_of(arguments) if arguments.workloads else []:
         if not arguments.skip_check:
             agree(case, device, bool(sides), arguments.matcher)
         peak = device_peak(device, case.dtype)
-        for work in arguments.works:
+        for work in arguments.workloads:
             row = measure(case, work, device, peak, sides, arguments)
             found["rows"].append(row)
             print(markdown(model_rows([row])), flush=True)
@@ -63,7 +63,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_case_flags(parser)
-    parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--workloads", nargs="*", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument(
         "--against", nargs="*", choices=peers.KINDS, default=["sdpa"], help="PyTorch implementations to compare with"
     )
@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
 def measure(
     case: Case, work: str, device: jax.Device, peak: Peak, sides: list[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Measures one kind of work for one case; returns a row that can be written as JSON."""
+    """Measures one kind of work for one case; returns a JSON-serialisable row."""
     params, inputs = params_of(case), inputs_of(case)
     ours = Ours(case, params, inputs, device, arguments.matcher).work(work)
     print(f"{work}, {case}: {ours.how}", flush=True)

@@ -14,6 +14,7 @@ from benchmarks.launches import calls, tf32_products
 from benchmarks.programs import forward, training_step
 from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
+from yolos_jax.errors import counted
 from yolos_jax.images.sequence import pack
 from yolos_jax.model.config import Compute
 from yolos_jax.model.yolos import Outputs, apply
@@ -44,7 +45,7 @@ class Ours:
         self.recipe.train.update(batch_size=case.batch, images_per_replica=case.batch)
 
     def work(self, name: str) -> Work:
-        """Compiles one of `cases.WORKS`."""
+        """Compiles one of `cases.WORKLOADS`."""
         return {"forward": self._forward, "forward_backward": self._forward_backward, "step": self._step}[name]()
 
     def _forward(self) -> Work:
@@ -69,7 +70,7 @@ class Ours:
         return Work(lambda: jax.block_until_ready(compiled(*arguments)), seconds, how)
 
     def _step(self) -> Work:
-        """The training step of the variant's recipe; returns the report of the step."""
+        """The training step of the variant's recipe; a run returns the report of the step."""
         mesh = data_mesh([self.device])
         task, program = training_step(self.recipe, mesh, self.case.config.num_classes)
         fresh = fresh_state(jax.tree.map(jnp.asarray, self.params), task.optimizer)
@@ -98,10 +99,14 @@ def how(compute: Compute, device: jax.Device, hlo: str) -> str:
     """Describes a compiled program: precision, attention, and the library calls in its HLO."""
     attention = f"blocks of {compute.query_block}" if compute.attention == "blocks" else compute.attention
     config: Any = jax.config  # mypy does not know its attributes
-    said = [f"{compute.compute_dtype}", f"attention: {attention}", f"products in {config.jax_default_matmul_precision}"]
+    said = [
+        f"{compute.compute_dtype}",
+        f"attention: {attention}",
+        f"matrix products in {config.jax_default_matmul_precision}",
+    ]
     if device.platform == "gpu":
-        said.append(f"{tf32_products(hlo)} matrix product(s) in TF32")
-    found = [f"{count} call(s) to {name}" for name, count in calls(hlo).items()]
+        said.append(f"{counted(tf32_products(hlo), 'matrix product')} in TF32")
+    found = [f"{counted(count, 'call')} to {name}" for name, count in calls(hlo).items()]
     return ", ".join(said + (found or ["no library calls"]))
 
 

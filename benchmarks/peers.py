@@ -55,7 +55,7 @@ class Peer:
         ]
 
     def work(self, name: str) -> Work:
-        """Prepares one of `cases.WORKS`; for `compile`, times the first run, which compiles and may raise any error."""
+        """Prepares one of `cases.WORKLOADS`; for `compile`, times the first run, which compiles and may raise."""
         import torch
 
         model = torch.compile(self.model) if self.kind == "compile" else self.model

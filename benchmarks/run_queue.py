@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolos_jax.errors import InputError
+from yolos_jax.errors import InputError, counted
 
 ONE = "--one"  # flag that makes a module execute one run, given as JSON
 
@@ -70,7 +70,7 @@ def run_all(module: str, runs: Sequence[dict[str, Any]], out: Path, jobs: int) -
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, left))
     if failed:
-        raise InputError(f"{len(failed)} run(s) failed: {', '.join(failed)}; see {out / 'logs'}.")
+        raise InputError(f"{counted(len(failed), 'run')} failed: {', '.join(failed)}; see {out / 'logs'}.")
     return [each for each in finished(file) if each["run"] in runs]
 
 

@@ -94,7 +94,7 @@ NOT_RUN = {
         "takes hours", "parity/test_finetuning_peer.py::test_implementations_take_the_same_steps"
     ),
     r"benchmarks\.(loader|records|layouts|first_box)|workers 2": Left("starts processes that each take seconds"),
-    r"benchmarks\.model (?!--works --)": Left(
+    r"benchmarks\.model (?!--workloads --)": Left(
         "takes minutes", "benchmarks/test_model_benchmark.py::test_complete_benchmark"
     ),
     r"benchmarks\.mutated_inputs": Left(

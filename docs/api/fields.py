@@ -1,6 +1,6 @@
-"""Documents fields in the API reference with their comments in the source or their text in `setting(...)`.
+"""Describes fields in the API reference by their comments in the source or their help in `setting(...)`.
 
-mkdocs.yml names this file; the package does not use it.
+mkdocs.yml loads this file; the package does not use it.
 """
 
 import ast

@@ -35,9 +35,9 @@ def test_dtypes_and_product_precisions():
 
 
 def test_bfloat16_is_close_but_different(outputs):
-    """Largest differences measured: logits 2.2 % of their standard deviation, boxes 0.0006.
+    """Largest differences measured: logits 2.2% of their standard deviation, boxes 0.0006.
 
-    For Ti and S-dWr: logits 3.0 % and 4.5 %, boxes 0.0007.
+    For Ti and S-dWr: logits 3.0% and 4.5%, boxes 0.0007.
     """
     exact, near = outputs["float32"], outputs["bfloat16"]
     spread = np.std(exact[0])

@@ -29,7 +29,7 @@ def test_table_of_peak_memory():
     head, _, row, last = table([entry(1, 3), entry(4, 9), failed])
     cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row))))
     assert cells["1 image(s), GB"] == "3.00" and cells["4 image(s), GB"] == "9.00" and cells["patches"] == "4200"
-    # Batches that fit into 75 % of the memory.
+    # Batches that fit into 75% of the memory.
     assert [cells[f"max. batch, {size} GB"] for size in (12, 16, 24, 40, 80)] == ["4", "5", "8", "14", "29"]
     assert last == "h100 x8 yolos_s step float32 remat 1: does not compile: INTERNAL: no tiles"
 
@@ -37,8 +37,8 @@ def test_table_of_peak_memory():
 def test_line_for_a_program():
     assert line(entry(1, 3, matcher="host")) == (
         "h100 x8 yolos_s step float32 matcher=host 1: 3.00 GB of 85; attention: blocks of 1024; "
-        "compiled in 60.0 s (90.0 s of CPU time); 1234 launches, 9.9 GB moved; 1 loop(s) of unknown length; "
-        "4 call(s) to __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches overlap"
+        "compiled in 60.0 s (90.0 s of CPU time); 1234 launches, 9.9 GB moved; 1 loop of unknown length; "
+        "4 calls to __cublas$gemm; 3 all-reduce, 123.000 MB, 12 launches overlap"
     )
 
 

@@ -112,7 +112,7 @@ def test_queue_resumes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_queue, "_process", process)
     runs = [{"name": name, "seed": seed, "sizes": (1, 2)} for seed, name in enumerate(("one", "bad", "two"))]
-    with pytest.raises(InputError, match=r"1 run\(s\) failed: bad; .*logs"):
+    with pytest.raises(InputError, match=r"1 run failed: bad; .*logs"):
         run_queue.run_all("none", runs, tmp_path, 1)
     assert did == ["one", "bad", "two"]
     with (tmp_path / "results.jsonl").open("a") as file:

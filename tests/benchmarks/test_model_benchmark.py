@@ -121,12 +121,12 @@ def test_complete_benchmark(tmp_path, monkeypatch, capsys):
     """Uses a micro model, without PyTorch: compares outputs with the CPU and the other matcher, then measures."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
     monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring peaks is slow
-    flags = "--variants ti --sizes 64x80 --batches 2 --works forward forward_backward --pairs 1 --against --out"
+    flags = "--variants ti --sizes 64x80 --batches 2 --workloads forward forward_backward --pairs 1 --against --out"
     monkeypatch.setattr(sys, "argv", ["model", *flags.split(), str(tmp_path / "out.json")])
     model.main()
     found, printed = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
     assert "ti 64x80, batch 2, float32, difference from the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
-    described = "float32, attention: blocks of 256, products in float32, "
+    described = "float32, attention: blocks of 256, matrix products in float32, "
     assert f"forward, ti 64x80, batch 2, float32: {described}" in printed
     forward, backward = found["rows"]
     assert forward["work"] == "forward" and forward["multiply_adds"] == multiply_adds(MICRO, 4, 5).total

@@ -24,7 +24,7 @@ def test_kernel_gradient_is_float32(size_in, size_out):
 
 
 def test_bias_gradient_is_summed_in_float32():
-    """A bfloat16 sum over 4,000 tokens would be off by 0.6 %."""
+    """A bfloat16 sum over 4,000 tokens would be off by 0.6%."""
     random = np.random.default_rng(0)
     x, given = (jnp.asarray(random.normal(0.02, 1, (2, 2000, 24)), jnp.bfloat16) for _ in range(2))
     out, gradients = jax.jit(lambda bias: jax.vjp(with_bias, x, bias))(jnp.ones(24))

@@ -99,7 +99,7 @@ def test_hue_rotation():
 def test_blur_is_close_to_a_gaussian(image, deviation):
     """Compares pixels that are not near the border, because Pillow uses three box blurs, each with border effects.
 
-    On a step of 255 levels, the difference is at most 2 %.
+    On a step of 255 levels, the difference is at most 2%.
     """
     step = np.zeros((60, 60, 3), np.uint8)
     step[:, 30:] = 255

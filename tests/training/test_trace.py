@@ -230,7 +230,7 @@ def test_parameters_with_two_images_per_replica():
 
 
 def compare(state, z, prefix, config):
-    """Checks that 99.9 % of the parameters are within 1e-5, and all within 5e-4; key biases are noise and excluded."""
+    """Checks that 99.9% of the parameters are within 1e-5, and all within 5e-4; key biases are noise and excluded."""
     parts = []
     for name, value in state.items():
         off = np.abs(value - z[prefix + name])

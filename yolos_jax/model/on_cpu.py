@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from yolos_jax.model.attention import ATTENTION
 
 # On a single CPU, images of at least this many patches are processed one at a time, because the activations of several
-# do not fit the caches. For four images, S is 4 % slower at 336 patches, but 11 % faster at 1,344 and 17 % at 3,300.
+# do not fit the caches. For four images, S is 4% slower at 336 patches, but 11% faster at 1,344 and 17% at 3,300.
 LARGE = 1000
 
 

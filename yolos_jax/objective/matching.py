@@ -21,7 +21,7 @@ from yolos_jax.objective.weights import LossWeights
 
 MATCHERS = ("host", "device")
 # The matcher `device` runs one loop iteration per target slot. On GPUs, the iterations for padding take longer than
-# the matching itself, so it is also compiled for these numbers of targets; 73 % of COCO images have at most 8.
+# the matching itself, so it is also compiled for these numbers of targets; 73% of COCO images have at most 8.
 FEW = (8, 32)
 
 

@@ -48,7 +48,7 @@ def test_published_rows():
 
 
 def test_differences_from_the_paper():
-    """For a difference of more than 2 %, the message has the number of patches that matches the paper's value."""
+    """For a difference of more than 2%, the message has the number of patches that matches the paper's value."""
     geometry = Geometry.of(800, 0, 16, 84)
     row = cost_row("s", VARIANTS["s"], geometry, np.array([[640, 480]]))
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
@@ -69,7 +69,7 @@ def test_first_sizes(tmp_path):
 
 
 def test_differences_on_real_images():
-    """On other COCO images than the paper's, every difference of more than 2 % is reported."""
+    """On other COCO images than the paper's, every difference of more than 2% is reported."""
     rows = published_rows(first_sizes(data_folder("coco_tiny80") / "annotations" / "instances_val2017.json"))
     off = [abs(row["multiply_adds_as_published"] / row["paper"] - 1) for row in rows]
     assert len(differences_from_paper(rows)) == sum(value > 0.02 for value in off)

@@ -77,7 +77,7 @@ def test_count_of_xla():
     [("ti", 256, 3.4), ("ti", 432, 11.7), ("ti", 512, 18.8), ("s", 800, 194), ("s_dwr", 784, 172), ("b", 800, 538)],
 )
 def test_paper_tables(name, short_side, published):
-    """Tables 4 to 6, in billions, over the first 100 images of COCO val; the images here differ, so 3 % is allowed."""
+    """Tables 4 to 6, in billions, over the first 100 images of COCO val; the images here differ, so 3% is allowed."""
     listed = json.loads((data_folder("coco_tiny80") / "annotations" / "instances_val2017.json").read_text())["images"]
     sizes = np.array([(image["width"], image["height"]) for image in listed])
     grids = resized_sizes(sizes, short_side, default_max_side(short_side))[:, ::-1] // 16
