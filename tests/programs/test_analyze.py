@@ -50,7 +50,7 @@ def split_flags(made):
 
 
 def evaluator_on_one(made):
-    """Parameters and an evaluator of the same split, with three images per batch on one device."""
+    """Parameters and an evaluator for the same split, with three images per batch on one device."""
     config = micro_config(made / "coco", **{"data.val_split": "val2017", "data.max_side": 96, "eval.batch_size": 8})
     params, _, found = evaluator_for(config, made / "run")
     config.eval.batch_size = 3
@@ -170,7 +170,7 @@ def test_positions_and_cost(made, tmp_path, call):
     z = np.load(tmp_path / "p" / "positions.npz")
     assert z["initial_resized.maps"].shape[1:] == (3, 6) and z["initial.maps"].shape[1:] == (4, 4)
     refused = call("analyze", "positions", *flags, "--out", tmp_path / "q", "--layer", "1")
-    assert refused.returncode == 2 and "no position embeddings of layer 1" in refused.stderr
+    assert refused.returncode == 2 and "no position embeddings for layer 1" in refused.stderr
     assert not (tmp_path / "q").exists()
 
     pictures = shutil.copytree(
@@ -183,7 +183,7 @@ def test_positions_and_cost(made, tmp_path, call):
     assert 1 <= found["xla"][0]["ratio"] <= 4  # norms are expensive in such a narrow model
     annotations = made / "coco" / "annotations" / "instances_val2017.json"
     done = call("analyze", "cost", "--variants", "ti", "--sizes-of", annotations)
-    assert done.returncode == 0 and "| ti | 800 | 6.5 M |" in done.stdout and "ti at 256: " in done.stdout
+    assert done.returncode == 0 and "| ti | 800 | 6.5 M |" in done.stdout and "ti at short side 256: " in done.stdout
     refused = call("analyze", "cost", "--variants", "xl")
     assert refused.returncode == 2 and "no variant 'xl'; choose one of ti, s, s_dwr, b" in refused.stderr
 
@@ -192,7 +192,7 @@ def test_invalid_arguments(made, tmp_path, call):
     empty = make_coco(tmp_path / "empty", SIZES[:2], "val2017", annotations=[])
     for command, flags, words in [
         ("tokens", [*split_flags(made), f"--config.data.root={empty}"], ["boxes", "data.val_split"]),
-        ("correlation", [*split_flags(made), "--layer", "9"], ["no layer 9; the model has 2"]),
+        ("correlation", [*split_flags(made), "--layer", "9"], ["no layer 9; the model has 2 layers"]),
         ("tokens", [*split_flags(made), "--confident", "7"], ["--confident between 0 and 1"]),
         ("nothing", [], ["invalid choice: 'nothing'"]),
     ]:

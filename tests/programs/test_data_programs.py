@@ -121,7 +121,7 @@ def test_groups_annotations_without_images(tmp_path, call):
     told = [line for line in text.splitlines() if line.startswith("problem: ")]
     assert code == 1 and len(told) == 6
     assert "annotates image id 51, which is not among its images (2 annotations" in told[0]
-    assert "10 annotations of 5 other image ids" in told[-1]
+    assert "10 annotations of 5 other unlisted image ids" in told[-1]
 
 
 def test_hidden_files_are_counted(tmp_path, call):

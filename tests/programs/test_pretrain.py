@@ -141,12 +141,12 @@ def test_starting_from_another_classifier(whole, data, tmp_path, capsys):
 
     model = classifier_of(classifier_config(data), 5)
     params, kept = starting_classifier(model, str(whole), 0, "abcde"), checkpoints.load_any(whole)[0]
-    assert params["head"]["bias"].shape == (5,) and "the head is initialised" in capsys.readouterr().out
+    assert params["head"]["bias"].shape == (5,) and "the head is reinitialised" in capsys.readouterr().out
     assert_equal_trees(params["blocks"], kept["blocks"])
     same = dataclasses.replace(model, num_classes=3)
     assert_equal_trees(starting_classifier(same, str(whole), 0, CLASSES), kept)
     other = starting_classifier(same, str(whole), 0, CLASSES[::-1])  # the same classes in a different order
-    assert "the head is initialised" in capsys.readouterr().out
+    assert "the head is reinitialised" in capsys.readouterr().out
     assert_equal_trees(other["head"], classifier_params(same, 0)["head"])
     with pytest.raises(InputError, match="differs from the config: width 12 vs. 24"):
         starting_classifier(dataclasses.replace(model, width=24), str(whole), 0, "abcde")

@@ -1,4 +1,4 @@
-"""Plans, mixing and batches for classification: their contents, and that they depend only on the seed."""
+"""Tests that plans, mixing and batches for classification are correct and depend only on the seed."""
 
 import pickle
 

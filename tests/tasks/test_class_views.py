@@ -125,7 +125,7 @@ def test_centre_crop_for_evaluation(size, resized, corner):
 
 
 def test_operations_match_their_formulas():
-    """Only operations that have a simple formula; `tests/parity` compares all of them with timm."""
+    """Tests only operations with a simple formula; `tests/parity` compares all of them with timm."""
     image = noise(20, 10)
     pixels = np.asarray(image).astype(int)
 

@@ -73,7 +73,7 @@ def test_greyscale(image):
 def test_hue_matches_colorsys(image, turn):
     """As in Pillow, hue, saturation and value are truncated to 8 bits, and the hue is rotated in steps of 1 / 256.
 
-    Pillow truncates float32 values, so an exact integer may become the next smaller one; the test accepts both.
+    Pillow truncates float32 values, so an exact integer may become the next smaller integer; the test accepts both.
     """
     found = applied(Hue(0.5), image, turn)
     for place in np.ndindex(image.shape[:2]):
@@ -88,7 +88,7 @@ def test_hue_matches_colorsys(image, turn):
 
 
 def test_hue_rotation():
-    """A third of the circle turns red into green, up to 1 / 256 of the circle (6 levels). Grey has no hue."""
+    """A third of the circle turns red into green, to within 1 / 256 of the circle (6 levels). Grey has no hue."""
     colours = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]]])
     want = colours[:, [1, 2, 0, 3]]
     np.testing.assert_allclose(applied(Hue(0.5), colours, 85), want, atol=6)

@@ -97,7 +97,7 @@ def write(folder, name, text="x"):
 
 
 def test_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
-    """The order is: best checkpoint, metrics line, checkpoint, its marker. Deleted files are deleted remotely, too."""
+    """The order is: best checkpoint, metrics line, checkpoint, its marker. Deleted files are also deleted remotely."""
     monkeypatch.setattr(mirror, "EVERY", 3600)
     order = []
     upload = mirror.Remote.upload
@@ -126,7 +126,7 @@ def test_interrupted_upload_leaves_a_resumable_run(memory, monkeypatch):
 
 def test_later_of_two_runs_at_an_address_continues(memory, monkeypatch, capsys):
     monkeypatch.setattr(mirror, "EVERY", 0.05)
-    sentence = "another run .process 7 of host elsewhere. .* memory://b/run"
+    sentence = "another run .process 7 on host elsewhere. .* memory://b/run"
     with pytest.raises(InputError, match=sentence), working_copy("memory://b/run", owned=True) as folder:
         memory.pipe_file("/b/run/.owner", json.dumps({"host": "elsewhere", "process": 7}).encode())
         write(folder, "metrics.jsonl", "mine")
@@ -136,7 +136,7 @@ def test_later_of_two_runs_at_an_address_continues(memory, monkeypatch, capsys):
     assert not memory.exists("/b/run/metrics.jsonl") and (folder / "metrics.jsonl").exists()
     with working_copy("memory://b/run", owned=True):
         pass
-    assert "last written by process 7 of host elsewhere;" in capsys.readouterr().out
+    assert "last written by process 7 on host elsewhere, which will be stopped" in capsys.readouterr().out
 
 
 def test_local_folder_is_kept_if_an_upload_fails(memory, monkeypatch):
@@ -152,7 +152,7 @@ def test_local_folder_is_kept_if_an_upload_fails(memory, monkeypatch):
 
 @pytest.mark.slow
 def test_kill_resume_evaluate_and_predict_at_an_address(tmp_path, monkeypatch, call):
-    """A run in two consecutive processes has the same result as an uninterrupted run in a local folder."""
+    """A run that is split over two processes has the same result as an uninterrupted run in a local folder."""
     data, storage = micro_data(tmp_path / "data"), tmp_path / "storage"
     monkeypatch.setenv("SHARED_STORAGE", str(storage))
     run, place = "shared://bucket/run", storage / "bucket" / "run"

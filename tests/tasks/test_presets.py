@@ -1,4 +1,4 @@
-"""The presets of `data.augment` in complete recipes: which operations they add, and what does not change."""
+"""The presets of `data.augment` in complete recipes: which operations they add, and what they leave unchanged."""
 
 import hashlib
 import pickle
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SIZES = np.random.default_rng(0).integers(200, 900, (300, 2))
 CHANGED = [name for name in PRESETS if name != "none"]
 BASES = {"scales": {}, "plain": {"scales": (), "short_side": 512}}
-# `everything` of the plans of these recipes before presets existed
+# hashes, see `everything`, of these recipes' plans before presets existed
 BEFORE = {
     "scales": "2ddf8806e76f90d1ea8af44e77f140f39c1070204cedaa27797525aa7de49661",
     "plain": "ded3bb9c638513c643ecaf75b5706c0fcfc36e3c01baac2e9e3992ad654a3b46",
@@ -80,7 +80,7 @@ def test_none_is_the_reference_pipeline():
 def test_plan_depends_only_on_seed_epoch_and_index(augment, base):
     plan = plan_of(augment, BASES[base])
     sent = pickle.loads(pickle.dumps(plan_of(augment, BASES[base])))
-    for step in (len(plan) - 1, 40, 3):  # in any order, without the earlier steps, as after resuming
+    for step in (len(plan) - 1, 40, 3):  # in any order and without the earlier steps, as after resuming
         one, other = plan.batch(step), sent.batch(step)
         assert one.tokens == other.tokens
         for a, b in zip((one.indices, *one.views.numbers, one.views.size), (other.indices, *other.views.numbers)):
@@ -119,7 +119,7 @@ def test_operations_of_the_presets():
 
 
 def test_presets_on_micro_images_without_scales():
-    """The recipe `digits`: images of 64 pixels, patches of 8 pixels, a model for at most 8 patches per side."""
+    """The recipe `digits`: images of 64 x 64 pixels, patches of 8 x 8, a model for at most 8 patches per side."""
     config = digits.get_config()
     for augment in CHANGED:
         config.data.augment = augment
@@ -171,7 +171,7 @@ def test_boxes_stay_inside_the_image(name, width, height, seed):
     viewed, pixels = pipeline.boxes(example, view), pipeline.pixels(Image.new("RGB", (width, height)), view)
     assert pixels.shape == (viewed.height, viewed.width, 3) == (*view.size[::-1], 3)
     edge = np.float32([viewed.width, viewed.height] * 2)
-    slack = 4e-6 * edge  # float32, as in the reference
+    slack = 4e-6 * edge  # for float32 rounding, as in the reference
     assert (viewed.boxes >= -slack).all() and (viewed.boxes <= edge + slack).all()
     assert len(viewed.boxes) == len(viewed.labels) == len(viewed.area) <= len(boxes)
     assert (viewed.boxes[:, 2:] > viewed.boxes[:, :2]).all()

@@ -1,4 +1,4 @@
-"""Repeated images: their numbers of copies match their factors, and the plan depends only on seed and step."""
+"""Tests that the copies of repeated images match their factors, and that plans depend only on seed and step."""
 
 import functools
 import pickle
@@ -39,7 +39,7 @@ def test_epoch_lengths_and_copies_per_image(factors, seed):
 
 
 def test_mean_copies_match_the_factors():
-    """Averaged over 20,000 epochs, an image has as many copies as its factor, apart from rounding the sum down."""
+    """Averaged over 20,000 epochs, the number of copies is the factor, except that their sum is rounded down."""
     # The fractions add up to 2.5, so there are 2 additional copies.
     factors = np.array([1, 1.25, 1.5, 1, 3, 2.75, 1.9, 1.1])
     repeats = Repeats(factors)
@@ -48,7 +48,7 @@ def test_mean_copies_match_the_factors():
     shares = factors % 1
     np.testing.assert_allclose(counts.mean(0), np.floor(factors) + shares * 2 / 2.5, atol=0.015)
     together = ((counts[:, 1] == 2) & (counts[:, 2] == 2)).mean()
-    assert 0.02 < together < 0.2  # every epoch has a new order, so neighbours can both get a copy
+    assert 0.02 < together < 0.2  # every epoch has a new order, so adjacent images can both get a copy
 
 
 def test_whole_factors_are_not_random():

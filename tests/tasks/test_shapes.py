@@ -17,7 +17,7 @@ many = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1,
 
 @st.composite
 def rectangles(draw):
-    """An image of noise below 200 with a white rectangle, and its box."""
+    """An image of noise (values below 200) with a white rectangle, and the rectangle's box."""
     width, height = draw(sides), draw(sides)
     x = sorted(draw(st.lists(st.integers(0, width), min_size=2, max_size=2, unique=True)))
     y = sorted(draw(st.lists(st.integers(0, height), min_size=2, max_size=2, unique=True)))
@@ -95,7 +95,7 @@ def test_zoom_fractions_and_positions_are_uniform():
     assert chosen.mean() == pytest.approx(0.25, abs=0.01)
     np.testing.assert_array_equal(after[~chosen], sizes[~chosen])
     share = after[chosen] / [1000, 800]
-    np.testing.assert_allclose(share[:, 0], share[:, 1], atol=0.003)  # the aspect ratio of the image
+    np.testing.assert_allclose(share[:, 0], share[:, 1], atol=0.003)  # the aspect ratio is that of the image
     assert share.min() == pytest.approx(0.4, abs=0.01) and share.max() == 1
     assert share.mean() == pytest.approx(0.7, abs=0.01)
     room = sizes[chosen] - after[chosen]

@@ -1,4 +1,4 @@
-"""Data set check before training: statistics, one message for every problem, and exit codes."""
+"""Tests the data set check before training: statistics, one message for every problem, and exit codes."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_statistics_of_a_generated_split(tmp_path):
     text = "\n".join(survey.overview(split))
     for words in (
         "images          4, 2 of them without boxes",
-        "6; 1 crowd and 2 empty boxes left out",
+        "6; 1 crowd and 2 empty boxes skipped",
         "1.50 on average, 4 at most (image id 1)",
         "66.7% small, 16.7% medium, 16.7% large",
         "short 48 to 150, median 125; long 64 to 200, median 160 pixels",
@@ -66,7 +66,7 @@ def test_statistics_of_a_generated_split(tmp_path):
 
 @pytest.mark.parametrize("count", [3, 50])
 def test_category_table(tmp_path, count):
-    """Few categories have one row each, many share rows; all are listed, and those without boxes are named."""
+    """A few categories have one row each, and many share rows. All are listed, and those without boxes are named."""
     categories = [{"id": 2 * i + 5, "name": f"thing{i}"} for i in range(count)]
     annotations = [box(i, 1, [1, 1, 5, 5], category=5 if i < 7 else 9) for i in range(9)]
     root = make_coco(tmp_path, [(64, 48)], "train", annotations, categories)
@@ -112,7 +112,7 @@ def test_training_plan(tmp_path):
     plan = survey.make_plan(train, make, problems)
     assert survey.bucket_use(plan) == {12: 2, 18: 6} and not problems
     text = " ".join(" ".join(survey.plan_lines(plan)).split())
-    assert "4 steps of 2 images per epoch, 0 images left out" in text and "12: 2, 18: 6" in text
+    assert "4 steps of 2 images per epoch, 0 images dropped" in text and "12: 2, 18: 6" in text
     assert f"{6 / (2 * 12 + 6 * 18):.2%} of the patches" in text
     assert survey.make_plan(train, lambda sizes: make(sizes, 9), problems) is None
     assert "instances_train.json: 8 training images do not fill one batch of 9" in problems[0].sentence
@@ -128,7 +128,7 @@ def test_buckets_with_augmentation(tmp_path):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Two splits with one problem of each kind, and key words of the messages."""
+    """Two splits with one problem of each kind, and keywords of the messages."""
     annotations = [
         box(1, 1, [4, 4, 20, 10]),
         box(1, 2, [4, 4, 20, 10]),
@@ -158,8 +158,8 @@ def broken(tmp_path):
         (files["val"], "annotation id 8 of image id 1", "category id 3"),
         (files["val"], "category id 1 ('uno')", "calls 'one'", files["train"]),
         (files["val"], "category id 3 ('three')", "lacks", files["train"]),
-        (str(root / "train" / "4.jpg"), "image id 4 of", "cannot be read"),
-        (str(root / "train" / "5.jpg"), "image id 5 of", "cannot be read"),
+        (str(root / "train" / "4.jpg"), "image id 4 in", "cannot be read"),
+        (str(root / "train" / "5.jpg"), "image id 5 in", "cannot be read"),
         (str(root / "val" / "2.jpg"), "image id 2", "10x10", "50x60"),
     ]
 
@@ -169,7 +169,7 @@ def test_reports_each_problem_once(broken):
     problems = []
     train = read(root, problems=problems)
     val = read(root, "val", problems, category_ids=train.source.category_ids, num_classes=train.source.num_classes)
-    # Category id 3 is one of the raw labels 0..7, so only the comparison of the two files finds it.
+    # Category id 3 is one of the raw labels 0..7, so only the comparison of the two files finds this problem.
     assert not any("annotation id 8" in p.sentence for p in problems)
     problems.clear()
     train = read(root, problems=problems, categories="contiguous")
@@ -220,7 +220,7 @@ def test_splits_that_share_an_image_folder(tmp_path):
         (root / "annotations" / f"instances_{which}.json").write_text(json.dumps(whole | {"images": images}))
     splits = [read(root, which, image_folder=root / "all") for which in ("train", "val")]
     first, note = survey.notes(splits, 100)
-    assert "no box to score" in first
+    assert "no boxes to score" in first
     assert note.startswith(f"1 image in {root / 'all'} ") and note.endswith("3.jpg")
 
 
@@ -272,7 +272,7 @@ def test_program_without_problems_or_without_data(tmp_path):
     done = check(root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "no problems found" and "problem: " not in done.stdout
-    assert "2 steps of 2 images per epoch, 1 image left out" in done.stdout
+    assert "2 steps of 2 images per epoch, 1 image dropped" in done.stdout
     change(root, lambda c: c["images"].clear(), "val")
     empty = check(root, "--config.data.categories=raw")
     assert empty.returncode == 2 and "lists no images" in empty.stderr

@@ -1,4 +1,4 @@
-"""The moving average of a short run on few images is as good as its parameters."""
+"""Tests that the moving average of a short run on a few images scores as well as the parameters."""
 
 import jax
 import pytest
@@ -10,7 +10,7 @@ from yolos_jax.tasks.detection import train
 
 
 def few_images(root):
-    """Writes 48 scenes of digits to memorise, and returns their folder."""
+    """Writes 48 scenes of digits for the model to memorise, and returns their folder."""
     pytest.importorskip("sklearn", reason="the digits are part of scikit-learn")
     digits.write(root, train=48, val=8)
     return root

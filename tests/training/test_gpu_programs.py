@@ -49,7 +49,7 @@ def test_matcher_on_the_device(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_matcher_on_the_host(name, monkeypatch):
-    """Lowering a callback needs a backend. Nothing is executed, so the CPU backend is used."""
+    """Lowering a callback needs a backend. Nothing is executed, so the CPU backend is sufficient."""
     monkeypatch.setattr(mlir.ModuleContext, "get_backend", lambda self, optional=False: jax.devices("cpu")[0].client)
     program = lowered(name, "host", Mesh(np.array(jax.devices()[:8]), ("data",)))
     (call,) = [line for line in program.splitlines() if "xla_ffi_partitioned_python_gpu_callback" in line

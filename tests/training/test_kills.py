@@ -78,8 +78,8 @@ def test_killed_classifier_run_matches_an_uninterrupted_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_run_resumes_on_other_devices(tmp_path):
-    """A run on 8, then 1, then 8 devices has the same result as on 1 device. It has two buckets."""
+def test_killed_run_resumes_on_different_devices(tmp_path):
+    """A run with two buckets on 8, then 1, then 8 devices has the same result as a run on 1 device."""
     root, run = data_folder("coco_tiny80"), tmp_path / "run"
     short = KILL | {"train.epochs": 2, "data.buckets": 2, "train.images_per_replica": 1}
     with Training(root, tmp_path / "whole", devices=1, **short) as process:

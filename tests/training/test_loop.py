@@ -93,7 +93,7 @@ def plan_of(config):
 
 
 def sequence(config, devices):
-    """Image id, grid size, random numbers and pixel sum of every image of a run, in the order of training."""
+    """Image id, grid size, random numbers and pixel sum of every image in a run, in the order of training."""
     config, mesh = recipe.prepare(config, DetectionConfig), data_mesh(devices)
     task, plan = DetectionTask(config, mesh), plan_of(config)
     found = []
@@ -149,7 +149,7 @@ def test_programs_of_later_steps_are_compiled_concurrently(data, tmp_path, capsy
 
 
 def test_printed_numbers_are_correct(data, tmp_path, capsys, caplog):
-    """Compares the number of compilations with the log of JAX, and the padding with the batches."""
+    """Compares the number of compilations with JAX's log, and the padding with the batches."""
     config = config_of(data, **{"data.buckets": 2, "train.epochs": 3, "matcher": "host"})
     jax.config.update("jax_log_compiles", True)
     try:
@@ -201,7 +201,7 @@ def test_evaluations_and_best_checkpoint(data, tmp_path, capsys):
 
 
 def test_loads_the_moving_average(data, whole):
-    """Compares it with an average computed from the checkpoints of all steps."""
+    """Compares the loaded average with one computed from the checkpoints of all steps."""
     config = config_of(data)
     average = build(recipe.model_of(config, 10), config.seed, config.init)[1]
     for step, decay in enumerate((2 / 11, 3 / 12, 0.25, 0.25), 1):  # 4 / 13 and 5 / 14 exceed train.ema
@@ -224,7 +224,7 @@ def test_loads_the_moving_average(data, whole):
         ({"model.det_tokens": 7}, "a different model: det_tokens 6 vs. 7"),
     ],
 )
-def test_rejects_resuming_with_other_settings(data, whole, changes, words):
+def test_rejects_resuming_with_different_settings(data, whole, changes, words):
     with pytest.raises(InputError, match=words):
         train(config_of(data, **changes), whole[0], devices=ONE)
 
@@ -320,8 +320,8 @@ def test_rejects_converted_weights_as_a_run(data, whole, tmp_path):
         train(config_of(data), tmp_path / "w", devices=ONE)
 
 
-def test_resumes_a_run_of_an_earlier_commit(data, tmp_path, capsys):
-    """Commit 27265a3 wrote the first two of four steps. Its moving average had no warm-up; now it has one."""
+def test_resumes_a_run_from_an_earlier_commit(data, tmp_path, capsys):
+    """Commit 27265a3 wrote the first two of four steps; its moving average had no warm-up, unlike the current one."""
     with zipfile.ZipFile(OLD_RUN) as archive:
         archive.extractall(tmp_path / "run")
     average = arrays_of(tmp_path / "run", 2)["ema"]
@@ -337,7 +337,7 @@ def test_resumes_a_run_of_an_earlier_commit(data, tmp_path, capsys):
     assert_equal_trees(arrays_of(tmp_path / "run")["ema"], average, atol=1e-6)
 
 
-def test_checkpoint_with_an_older_order_of_views(data, whole, tmp_path, capsys):
+def test_checkpoint_with_an_older_data_order(data, whole, tmp_path, capsys):
     """The older version drew different random views, so the run resumes only if that difference is accepted."""
     shutil.copytree(whole[0], tmp_path / "run")
     meta = tmp_path / "run" / "4" / "meta" / "metadata"

@@ -52,7 +52,7 @@ def test_clip_norm_zero_disables_clipping():
 
 @pytest.mark.parametrize("name", SETTINGS[DETECTION]["optimizer.name"].setting.choices)
 def test_every_optimizer_decays_only_the_groups_of_the_reference(name):
-    """With zero gradients, only decayed parameters change, namely matrices and heads, by rate times decay."""
+    """With zero gradients, only the decayed parameters (matrices and heads) change, by rate times decay."""
     params = {"class_head": {"bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}
     optimizer = make_optimizer(name, lambda step: 0.1, 0.5, 0.0)
     update, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)

@@ -58,7 +58,7 @@ def by_reference_names(tree):
 
 
 def beit_layer(name, layers):
-    """The layer number in BEiT of a PyTorch parameter: 0 before the blocks, `layers` + 1 after them."""
+    """BEiT's layer number for a PyTorch parameter: 0 before the blocks, `layers` + 1 after them."""
     parts = name.removeprefix("backbone.").split(".")
     if parts[0] in ("cls_token", "pos_embed", "patch_embed"):
         return 0
@@ -117,7 +117,7 @@ def random_like(tree, seed):
 
 
 def followed(optimizer, rates, update=None):
-    """The parameters after a few steps with random gradients, by the names in the reference."""
+    """The parameters after a few steps with random gradients, keyed by their names in the reference."""
     params, full = random_like(SHAPES, 0), broadcast(rates)
     state, update = optimizer.init(params), update or jax.jit(optimizer.update)
     for step in range(STEPS):
@@ -176,7 +176,7 @@ GRAPH = abstract(CONFIG)[0]
 
 
 def loss(params, batch, divisors=None):
-    """A simple loss of the detector's outputs, which compiles faster than the set loss."""
+    """A simple loss on the detector's outputs, which compiles faster than the set loss."""
     out = apply(GRAPH, params, batch.patches, batch.grid)
     total = (out.logits**2).sum() + (out.boxes**2).sum()
     return total, LossReport({"total": total}, jnp.ones(len(batch.patches), bool), {})
@@ -248,8 +248,9 @@ def test_gradients_of_frozen_parameters_are_not_computed():
     everything, kernels, heads = cost(), cost("blocks", "patch_embed"), cost("[!bc]*", "blocks", "cls_token")
     assert heads < 1.2 * forward  # no backward pass through the blocks
     tokens, det, width = 1 + CONFIG.det_tokens + batch.patches.shape[1], CONFIG.det_tokens, CONFIG.width
-    block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # of qkv and proj; of fc1 and fc2
-    last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)  # keys and values of all tokens; rest: DET tokens only
+    block, mlp = 4 * width**2, 2 * width * CONFIG.mlp_width  # weights of qkv and proj, and of fc1 and fc2
+    # In the last block, only keys and values are computed for all tokens, and everything else for DET tokens only.
+    last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
     assert everything - kernels == images * gone  # there is a backward pass, but no gradients of the kernels

@@ -23,7 +23,7 @@ def identity_of(names=NAMES, **changes):
 
 
 def compared(accept=False, found=(), **changes):
-    """Resumes step 12 with changed settings, 5 steps per epoch and 50 steps in total; returns the notes."""
+    """Resumes at step 12 with changed settings, 5 steps per epoch and 50 steps in total; returns the notes."""
     facts = copy.deepcopy(FACTS)
     for key, value in changes.items():
         section, _, name = key.partition("__")

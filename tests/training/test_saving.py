@@ -47,7 +47,7 @@ TASK = SimpleNamespace(
 
 @functools.cache
 def state_of(step: int, ema: bool = False, whole: bool = False):
-    """A state of `SOME` or all parameters, filled with random values, including the optimizer and the average."""
+    """A state with `SOME` or all parameters; the optimizer state and the average are also filled with random values."""
     params = random_params(TINY, step)
     if not whole:
         params = {name: params[name] for name in SOME}
@@ -110,7 +110,7 @@ def test_keeps_the_latest_checkpoints_and_the_best_one(tmp_path):
 
 
 def test_no_best_checkpoint_without_ground_truth(tmp_path):
-    """COCO metrics are -1 without ground truth. Earlier versions then saved a best checkpoint, which is now ignored."""
+    """COCO metrics are -1 without ground truth. Earlier versions saved a best checkpoint anyway; it is now ignored."""
     with Checkpoints(tmp_path, 2) as writer:
         for step in (1, 2, 3):
             writer.save(step, state_of(step), meta_of(step))
@@ -131,7 +131,7 @@ def files(folder):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from orbax, about unreadable files
 @pytest.mark.parametrize("how", ["half", "empty", "gone"])
 def test_resumes_with_any_damaged_file(tmp_path, how):
-    """Damages each file of the newest step: either it is not needed, or the previous step is used, with a note."""
+    """Damages each file of the newest step. Unless the file is not needed, the previous step is used, with a note."""
     original, fell_back = saved(tmp_path / "whole"), 0
     # Per-process files are not read after they have been merged, so one kind of damage is enough for them.
     for name in (f for f in files(original / "2") if how == "gone" or "ocdbt.process" not in f):
@@ -225,8 +225,8 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
     with only_run_in(tmp_path), Checkpoints(tmp_path, 3) as writer:
         assert "does not support locks (No locks available)" in capsys.readouterr().out
         writer.save(1, state_of(1), meta_of(1))
-        (tmp_path / ".lock").write_text("process 7 of host elsewhere, 1")  # as another run would write it
-        sentence = "another run .process 7 of host elsewhere. has started in"
+        (tmp_path / ".lock").write_text("process 7 on host elsewhere, 1")  # as another run would write it
+        sentence = "another run .process 7 on host elsewhere. has started in"
         with pytest.raises(InputError, match=sentence):
             writer.save(2, state_of(2), meta_of(2))
         with pytest.raises(InputError, match=sentence):
@@ -235,4 +235,4 @@ def test_two_runs_in_a_folder_without_locks(tmp_path, monkeypatch, capsys):
         with pytest.raises(InputError, match=sentence):
             Metrics.write(line, 2, {})
     assert checkpoint_files.steps(tmp_path) == [1] and not (tmp_path / BEST).exists()
-    assert (tmp_path / ".lock").read_text() == "process 7 of host elsewhere, 1"
+    assert (tmp_path / ".lock").read_text() == "process 7 on host elsewhere, 1"

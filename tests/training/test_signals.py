@@ -22,7 +22,7 @@ from yolos_jax.training.compiled_step import BucketedStep
 from yolos_jax.training.saving import Checkpoints
 from yolos_jax.weights import checkpoints
 
-PHASES = {  # what a run is doing at Ctrl-C: the function that is interrupted, and the steps that are then saved
+PHASES = {  # for each phase of a run: the function that Ctrl-C interrupts, and the steps that are saved
     "annotations": (recipe_of_a_task, "source_of", []),
     "compiling": (BucketedStep, "_compile", [1]),
     "evaluation": (Evaluator, "until_cancelled", [2]),
@@ -75,7 +75,7 @@ def a_dead_worker_is_reported_and_the_work_saved(runs, run, workdir):
 def test_signals_and_dead_workers(data, tmp_path, call):
     """A signal, with or without data workers; the death of a worker; and a second Ctrl-C, which stops a run at once.
 
-    All runs share one process. Meanwhile, a second run in the same folder is rejected.
+    All runs share one process. While they are running, another run in the first one's folder is rejected.
     """
     first, second, third, last = (tmp_path / name for name in ("term", "int", "dead", "twice"))
     two = LONG | {"data.workers": 2}
@@ -103,7 +103,7 @@ def test_signals_and_dead_workers(data, tmp_path, call):
 def test_signals_during_an_evaluation(data, tmp_path, capsys):
     """The checkpoint already exists, and the resumed run starts the evaluation again.
 
-    The first signal is sent to the process. The second is sent to its whole group, as a scheduler would do it, so it
+    The first signal is sent to the process. The second is sent to its whole group, as a scheduler would do, so it
     also reaches the data worker that the evaluation waits for.
     """
     slow = {"train.epochs": 1, "eval.every_epochs": 1, "eval.batch_size": 1, "data.val_split": "train2017"}
@@ -130,7 +130,7 @@ def test_signals_during_an_evaluation(data, tmp_path, capsys):
 
 
 def test_ctrl_c_in_every_phase(data, tmp_path, capsys):
-    """The run stops with a message, and the same command completes it with the same result."""
+    """The run stops with a message, and the same command completes it with the result of an uninterrupted run."""
     changes = {"train.max_steps": 4, "eval.every_epochs": 1, "checkpoint.every_steps": 9}
     config, drawn = (micro_config(data, **changes, **{"train.curves": curves}) for curves in (False, True))
     one = jax.devices()[:1]

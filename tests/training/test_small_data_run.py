@@ -54,7 +54,7 @@ def test_resumed_run_matches_an_uninterrupted_one(data, tmp_path, capsys):
     kept = ("step", "total", "val/AP", "val/loss", "val_raw/AP")
     found = [[{key: line.get(key) for key in kept} for line in lines(tmp_path / name)] for name in ("whole", "parts")]
     at_the_stop = [line for line in found[1] if line["step"] == stop and line["total"] is None]
-    assert len(at_the_stop) == 2  # the end at train.max_steps evaluates the average and the parameters
+    assert len(at_the_stop) == 2  # a run that ends at train.max_steps evaluates the average and the parameters
     assert found[0] == [line for line in found[1] if line not in at_the_stop]
     assert [line["step"] for line in found[0] if line["val/loss"] is not None] == [4, 8, whole.step]
     with pytest.raises(InputError, match="data.augment aerial vs. light"):
@@ -77,7 +77,7 @@ def test_task_applies_the_settings(data):
     assert {"vertical_flip", "hue"} <= {operation.name for operation in task.plan.pipeline.operations}
 
 
-def test_class_weights_change_the_loss_and_need_one_per_class(data, tmp_path):
+def test_class_weights_change_the_loss_and_must_match_the_classes(data, tmp_path):
     """After one step with the same weights and images, the cross entropy differs, but the box terms do not."""
     first = {}
     for name, weight in (("none", "none"), ("numbers", (3.0, 0.5, *[1.0] * 8)), ("ones", (1.0,) * 10)):

@@ -38,7 +38,7 @@ def gradient_of(compute=None, matcher="device", devices=1, parts=1):
 
 
 def gradients(**changes):
-    """Gradients and loss terms of the batch, with other computation options."""
+    """Gradients and loss terms of the batch, with the given compute options."""
     params = build(CONFIG, 0, "from_nothing")[1]
     grads, report = gradient_of(Compute(**changes))(params, eight())
     return jax.tree.map(np.asarray, (grads, report.terms))
@@ -51,7 +51,7 @@ def plain():
 
 def test_rematerialisation_does_not_change_the_gradients(plain):
     grads, terms = gradients(remat=True)
-    # It is compiled to different fusions, so the last bits may differ.
+    # XLA fuses the operations differently, so the last bits may differ.
     assert terms["total"] == pytest.approx(plain[1]["total"], rel=1e-6)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(plain[0]))
     assert_equal_trees(grads, plain[0], atol=1e-6 * scale)
@@ -125,7 +125,7 @@ def test_moving_average_and_a_skipped_step():
 
 
 def test_four_devices_equal_one_and_match_only_their_own_images(plain, monkeypatch):
-    """The loss and gradients are the same. The host matcher runs once per device, only on the images of that device.
+    """Loss and gradients match those of one device. The host matcher runs once per device, on its images only.
 
     With the device matcher, the compiled gradient has no more collectives than with the host matcher.
     """

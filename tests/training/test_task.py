@@ -1,4 +1,4 @@
-"""The training loop works with any `Task`; here, it fits a line to points."""
+"""Tests that the training loop works with any `Task`; the task here fits a line to points."""
 
 import contextlib
 import dataclasses
@@ -157,7 +157,7 @@ def expected(decay=0.0):
 
 @pytest.mark.parametrize("accumulate, ema", [(1, 0.0), (2, 0.75)])
 def test_trains_evaluates_and_saves_a_line(tmp_path, capsys, accumulate, ema):
-    """With and without accumulation and a moving average."""
+    """Tests runs with and without accumulation and a moving average."""
     options = with_train(accumulate=accumulate, ema=ema, curves=not ema)
     of_the_parameters = [0.6] if ema else []
     outcome = train_line([0.1, 0.9, 0.5, *of_the_parameters], tmp_path, options)
@@ -179,7 +179,7 @@ def test_trains_evaluates_and_saves_a_line(tmp_path, capsys, accumulate, ema):
     assert [line["val_raw/fit"] for line in lines(tmp_path) if "val_raw/fit" in line] == of_the_parameters
 
 
-def test_no_note_if_the_average_scores_like_the_parameters(tmp_path, capsys):
+def test_no_note_if_the_average_scores_almost_as_well(tmp_path, capsys):
     train_line([0.1, 0.9, 0.5, 0.54], tmp_path, with_train(ema=0.5))
     assert "Train longer" not in capsys.readouterr().out
 
@@ -190,7 +190,7 @@ def test_patience_stops_a_resumed_run_at_the_same_step(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "stopped after 1 evaluation without a better fit" in printed and "is complete" in printed
     with contextlib.suppress(RuntimeError, StopIteration):
-        train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises
+        train_line([0.5], tmp_path / "parts", patient)  # the second evaluation raises an exception
     assert train_line([0.5], tmp_path / "parts", patient).step == 4
     assert train_line([], tmp_path / "parts", patient).step == 4  # the run is complete, so this does nothing
     assert checkpoint_files.steps(tmp_path / "parts") == [2, 4]
@@ -213,7 +213,7 @@ def test_no_best_checkpoint_without_ground_truth(tmp_path, capsys):
 def test_resumes_after_a_failed_evaluation(tmp_path):
     """The run continues with the evaluation that failed, and does not repeat any step."""
     with contextlib.suppress(RuntimeError, StopIteration):
-        train_line([0.1], tmp_path, OPTIONS)  # the second evaluation raises
+        train_line([0.1], tmp_path, OPTIONS)  # the second evaluation raises an exception
     assert checkpoint_files.steps(tmp_path)[-1] == 4
     assert train_line([0.2, 0.3], tmp_path, OPTIONS).step == STEPS
     numbers = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Reproduces twenty training steps of the reference, on one device and on eight."""
+"""Reproduces twenty training steps of the reference, on one and on eight devices."""
 
 import dataclasses
 import functools
@@ -45,8 +45,8 @@ def config_and_params():
 def batch_of(ids, slots, config, canvases=None) -> TrainBatch:
     """A batch of `slots` slots with the images `ids` of the trace; unused slots are marked as invalid.
 
-    With `canvases`, an (h, w) for each image, the images are normalised and
-    padded with zeros to these sizes, as in the reference's collate function.
+    `canvases` has an (h, w) for each image; if given, the images are normalised and padded with zeros to these sizes,
+    as in the reference's collate function.
     """
     d = arrays("train_data.npz")
     images = [d[f"img{i:02d}"] for i in ids]
@@ -157,7 +157,7 @@ def test_accumulation_does_not_split_replicas():
 
 
 class TraceOrder:
-    """A plan that has the images in the order of a trace, without augmentation."""
+    """A plan with the images in the order of a trace, without augmentation."""
 
     def __init__(self, z, sizes, batch_size, patch):
         self.order, self.batch_size = z["step_images"].reshape(len(z["step_images"]), -1), batch_size
@@ -192,7 +192,7 @@ def write_trace_data(root):
 
 
 def check_batch(found, given):
-    """Checks that two batches are equal, boxes up to rounding, ignoring slots without a box."""
+    """Checks that two batches are equal (boxes, up to rounding); ignores slots without a box."""
     for name in ("patches", "grid", "count", "valid"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name), name)
     for image, count in enumerate(given.count):
@@ -202,7 +202,7 @@ def check_batch(found, given):
 
 @pytest.mark.parametrize("devices, matcher, workers", [(1, "host", 0), (8, "device", 2)])
 def test_parameters_with_the_loader(tmp_path, devices, matcher, workers):
-    """Loads the images from files, with worker processes and the prefetch thread; checks the batches, too."""
+    """Loads images from files, with or without worker processes, and with the prefetch thread; also checks batches."""
     source, config = write_trace_data(tmp_path), config_and_params()[0]
 
     def feed(z, slots, mesh):

@@ -1,4 +1,4 @@
-"""For recipes with `model.from_init`: reads the architecture from the initial weights or from a checkpoint."""
+"""Reads the architecture from the initial weights or from a checkpoint, for recipes with `model.from_init`."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from yolos_jax.weights.starting import refuse_nothing_to_start_from
 
 
 def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig:
-    """Prepares a detector's recipe; with `model.from_init`, also reads the architecture from its weights.
+    """Prepares a detector's recipe; with `model.from_init`, also reads the architecture from the weights.
 
     The primary process reads the weights, or the checkpoint in `workdir` if the run resumes.
     """
@@ -31,7 +31,7 @@ def settle(recipe: Recipe, workdir: str | Path | None = None) -> DetectionConfig
 
 
 def of_checkpoint(config: DetectionConfig, model: YolosConfig, stated: Sequence[str]) -> DetectionConfig:
-    """With `model.from_init`, replaces the architecture with the checkpoint's, except for the `stated` settings."""
+    """With `model.from_init`, uses the architecture of the checkpoint, except for the `stated` settings."""
     left = [] if config.model.from_init == OWN else [name for name in ARCHITECTURE if name not in stated]
     return _with_architecture(config, {name: getattr(model, name) for name in left})
 
@@ -45,10 +45,10 @@ def _tupled(value: Any) -> Any:
 
 
 def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: str | Path | None) -> dict[str, Any]:
-    """The architecture settings that the recipe reads from its weights, by name."""
+    """The architecture settings that the weights determine, by name."""
     if config.model.from_init == OWN:
         return {}
-    if workdir is not None and checkpoint_files.steps(workdir):  # the weights may no longer exist
+    if workdir is not None and checkpoint_files.steps(workdir):  # the initial weights may no longer exist
         before = _architecture_before(Path(workdir))
         return {name: before[name] for name in ARCHITECTURE if name in before and name not in stated}
     refuse_nothing_to_start_from(config.init)
@@ -60,7 +60,7 @@ def _left_to_weights(config: DetectionConfig, stated: dict[str, Any], workdir: s
 
 
 def _architecture_before(workdir: Path) -> dict[str, Any]:
-    """The architecture of the newest checkpoint with readable metadata, or {}; resuming then reports the error."""
+    """The architecture in the newest readable checkpoint. If there is none, returns {}; resuming reports the error."""
     for step in reversed(checkpoint_files.steps(workdir)):
         with contextlib.suppress(Exception):  # orbax raises various exceptions for damaged files
             return checkpoint_files.read_meta(workdir, step).model.to_dict()

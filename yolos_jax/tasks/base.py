@@ -1,4 +1,4 @@
-"""Code shared by the tasks: describes, compares and evaluates the runs of a recipe."""
+"""Code shared by the tasks: the base class, and functions that describe, check and compare runs."""
 
 import abc
 import functools
@@ -44,7 +44,7 @@ class RecipeTask(Task):
     evaluator: Any
 
     def _set_optimizer(self, optimizer: ScheduleSettings, rates: Rates | None = None) -> None:
-        """Creates the schedule and the optimizer from the `optimizer` settings of the recipe."""
+        """Creates the schedule and the optimizer from the recipe's `optimizer` settings."""
         self.schedule: optax.Schedule = schedule_of(optimizer, self.plan.epochs, self.plan.steps_per_epoch)
         decay, clip = optimizer.weight_decay, optimizer.clip_norm
         self.optimizer = make_optimizer(optimizer.name, self.schedule, decay, clip, rates)
@@ -67,11 +67,11 @@ class RecipeTask(Task):
     @property
     @abc.abstractmethod
     def data_order(self) -> int:
-        """The version of the algorithm that orders the images and draws their random views."""
+        """Version of the algorithm that shuffles the images and samples their random augmentations."""
 
     @abc.abstractmethod
     def work(self, share: Share) -> LoadStep:
-        """The function that data workers call: maps a step number to this process's share of the batch."""
+        """The function that data workers call. It maps a step number to this process's share of the batch."""
 
     def evaluate(self, params: dict, cancelled: Callable[[], int]) -> Evaluated | None:
         return self.evaluator.until_cancelled(params, cancelled) if self.evaluator else None
@@ -83,20 +83,20 @@ class RecipeTask(Task):
         return open_sinks(workdir, start, self.config.train.log, to_json(self.config), say)
 
     def kinds_of_pictures(self, workdir: Path) -> list[Picture]:
-        """The figures that a run draws in its folder."""
+        """The figures that a run saves to its folder."""
         return [Curves(workdir, self.shown, self.headline)]
 
     @abc.abstractmethod
     def data_facts(self, source: Any) -> dict[str, Any]:
-        """Properties that identify a data set, wherever it is stored."""
+        """Properties that identify a data set, regardless of where it is stored."""
 
     @abc.abstractmethod
     def label_names(self) -> dict[int, str]:
-        """The names of the model's labels, by label."""
+        """Maps each of the model's labels to its name."""
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """See `run_facts`. Cached, because the fingerprint reads the whole data set."""
+        """See `run_facts`. Cached, because computing the fingerprint reads the whole data set."""
         return run_facts(self.config, self.data_facts(self.source), self.data_order)
 
     def identity(self) -> Identity:
@@ -114,7 +114,7 @@ class RecipeTask(Task):
 
     @abc.abstractmethod
     def other_data(self, before: Identity) -> list[str]:
-        """Lists the differences between this data and that of the run that wrote a checkpoint."""
+        """Lists the differences between this run's data and the data of the run that wrote a checkpoint."""
 
     def check_alike(self) -> None:
         validation = self.data_facts(self.evaluator.source) if self.evaluator else None
@@ -122,7 +122,7 @@ class RecipeTask(Task):
 
 
 def options_of(config: Config, accept_differences: bool = False) -> Options:
-    """The options of a run; `InputError` for patience without evaluations, or for a logger that is not installed."""
+    """The options of a run. Raises `InputError` if patience is set without evaluations or a logger is missing."""
     Processes().on_primary(check_installed, config.train.log)
     patience = config.train.patience
     if patience and not config.eval.every_epochs:
@@ -141,7 +141,7 @@ def run_facts(config: Config, data: dict[str, Any], order: int = 0) -> dict[str,
 
 
 def refuse_unequal(facts: Sequence[Mapping[str, Any]]) -> None:
-    """Raises `InputError` if the `run_facts` of the processes differ, except in settings that are local to a host."""
+    """Raises `InputError` if the `run_facts` of the processes differ, except in host-specific settings."""
     first = facts[0]
     for i, other in enumerate(facts[1:], 1):
         found = setting_differences(other["config"], first["config"], hosts=True)
@@ -175,7 +175,7 @@ def check_batch(train: RunSettings, devices: int, multiple: int, reason: str) ->
 
 
 def plan_sentence(task: RecipeTask) -> str:
-    """One line about the length of a run and its evaluations."""
+    """One-line summary of a run's length and evaluation schedule."""
     epochs = -(-task.steps // task.plan.steps_per_epoch)
     parts = [counted(epochs, "epoch"), f"{task.steps:,} steps"]
     patience = task.config.train.patience

@@ -76,8 +76,8 @@ def train(
       The outcome of the run.
 
     Raises:
-      InputError: the recipe, data, weights and devices do not match, the workdir contains another run, an image
-        cannot be read, the disk is full, a data worker died, or a value is not finite.
+      InputError: the recipe, data, weights and devices do not match, the workdir contains a different run, an
+        image cannot be read, the disk is full, a data worker died, or a value is not finite.
     """
     with shared_copy(workdir, Processes(), owned=True) as folder:
         config = settle(config, folder)
@@ -91,7 +91,7 @@ WORST = 3  # number of classes with the lowest AP to list at the end of a run
 
 
 class DetectionTask(RecipeTask):
-    """The task of a prepared recipe; `InputError` if the recipe, the data and the devices do not match.
+    """The task of a prepared recipe. Raises `InputError` if the recipe, the data and the devices do not match.
 
     Args:
       source: the data to train on; None for the recipe's training split.
@@ -196,7 +196,7 @@ class DetectionTask(RecipeTask):
         source, plan = self.source, self.plan
         images = (
             f"{len(source.examples)} images ({source.dropped['crowd']} crowd and {source.dropped['empty']} empty boxes "
-            f"left out, {source.clipped} clipped) of {source.num_classes} classes"
+            f"skipped, {source.clipped} clipped) of {source.num_classes} classes"
         )
         edges = ", ".join(map(str, plan.edges))
         buckets = f"{counted(len(plan.edges), 'bucket')} of {edges} patches"
@@ -240,7 +240,7 @@ def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -
       nms: IoU threshold for non-maximum suppression per class, from 0 to 1; None for no suppression.
 
     Raises:
-      InputError: the checkpoint or the data does not exist, the models differ, or an image cannot be read.
+      InputError: the checkpoint or the data is missing, the recipe has a different model, or an image is unreadable.
     """
     recipe.keep_programs(config)
     params, _, evaluator = evaluator_for(config, checkpoint, nms)
@@ -250,7 +250,7 @@ def evaluate(config: Recipe, checkpoint: str | Path, nms: float | None = None) -
 def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = None) -> tuple[dict, Meta, Evaluator]:
     """A checkpoint's parameters and metadata, and an evaluator with a recipe's settings.
 
-    If the recipe has `model.from_init`, the architecture is the checkpoint's.
+    If the recipe has `model.from_init`, the architecture comes from the checkpoint.
     """
     stated = stated_architecture(config)
     config = recipe.prepare(config, DetectionConfig)
@@ -266,7 +266,7 @@ def evaluator_for(config: Recipe, checkpoint: str | Path, nms: float | None = No
 def validation_split(config: DetectionConfig, meta: Meta[YolosConfig], checkpoint: str | Path) -> DataSet:
     """A recipe's validation split with the labels of a checkpoint.
 
-    The labels come from the checkpoint's run, not from the validation file; without a run, they come from the recipe.
+    The labels come from the run that wrote the checkpoint, not from the split; if there is no run, from the recipe.
     """
     classes = meta.model.num_classes
     labels = meta.category_ids or (tuple(range(classes)) if "config" in meta.extra else None)
@@ -276,7 +276,7 @@ def validation_split(config: DetectionConfig, meta: Meta[YolosConfig], checkpoin
 
 
 def data_facts(source: DataSet) -> dict[str, Any]:
-    """Properties that identify a data set, wherever it is stored."""
+    """Properties that identify a data set, regardless of where it is stored."""
     facts = {"fingerprint": source.examples.fingerprint(), "images": len(source.examples)}
     return facts | ({"turned": source.exif.decided} if source.exif.decided else {})
 
@@ -307,7 +307,7 @@ def refuse_nothing_to_train_on(source: DataSet) -> None:
 
 
 def font_notes(names: Mapping[int, str], settings: EvaluationSettings) -> list[str]:
-    """A note if some class names cannot be drawn; `InputError` if the font cannot be read."""
+    """A note if some class names cannot be drawn. Raises `InputError` if the font cannot be read."""
     note = missing_note(names.values(), settings.font, "--config.eval.font")
     return [note] if note else []
 

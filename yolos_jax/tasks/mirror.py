@@ -1,4 +1,4 @@
-"""A local copy of a remote folder such as `gs://bucket/run`, which is uploaded while a program writes to it."""
+"""A local copy of a remote folder (such as `gs://bucket/run`) that is uploaded while a program writes to it."""
 
 import _thread
 import contextlib
@@ -26,7 +26,7 @@ EVERY = 10.0  # seconds between uploads
 OWNER = ".owner"  # the remote file that identifies the run that writes there
 HALF = "orbax-checkpoint-tmp"  # part of the name of an incomplete checkpoint
 ONLY_ADDED_TO = ("tensorboard/", "wandb/", "validation/", "eval-")  # files that a resumed run does not read
-_BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # in the order of upload
+_BEST, _BEST_MARKER, _OTHER, _LINES, _STEP, _MARKER = range(6)  # stages of an upload, in order
 _CHECKPOINT = re.compile(rf"((?:{BEST}/)?\d+)/")
 Signature = tuple[int, int]  # size in bytes, modification time in ns
 
@@ -38,7 +38,7 @@ def shared_copy(path: str | Path, processes: Processes, whole: bool = True, owne
         folder = processes.on_primary(stack.enter_context, working_copy(path, whole, owned))
         if folder is None:
             folder = Path(path)
-            if address_of(path):  # only for the messages of this process
+            if address_of(path):  # used only in this process's messages
                 ALIASES[str(folder.absolute())] = address_of(path)
         try:
             yield folder
@@ -92,12 +92,12 @@ class Mirror:
     def __init__(self, address: str, owned: bool):
         self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="yolos-jax-"))
-        self.there: dict[str, Signature | None] = {}  # uploaded files; None while a file is uploaded
+        self.there: dict[str, Signature | None] = {}  # uploaded files; None while a file is being uploaded
         self._before: dict[str, Signature] = {}  # files in the folder at the time of the previous upload
         self._owner = ""  # identifies this run
         self._owned = owned
-        self._lost = ""  # error message if another run writes to the address
-        self._failed = ""  # why the last upload failed
+        self._lost = ""  # error message if another run has taken over the address
+        self._failed = ""  # why the last upload failed; empty if it succeeded
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._upload_now_and_then, name="uploading", daemon=True)
 
@@ -126,10 +126,10 @@ class Mirror:
         self._owner = json.dumps(owner)
         self._place.write(OWNER, self._owner.encode())
         if before:
-            print(f"note: {self.address} was last written by {_named(before)}; if it is still running, it will stop")
+            print(f"note: {self.address} was last written by {_named(before)}, which will be stopped if still running")
 
     def _is_ours(self) -> bool:
-        """Returns whether this run still owns the address; interrupts it if another run writes there."""
+        """Returns whether this run still owns the address; interrupts the run if another one has taken over."""
         if not self._owned or self._lost:
             return not self._lost
         found = self._place.read(OWNER)
@@ -145,7 +145,7 @@ class Mirror:
         while not self._ended.wait(EVERY):
             failed = self._try_to_upload(False)
             if failed and not self._failed:
-                print(f"note: {self.address} cannot be written to now ({failed}); retrying", file=sys.stderr)
+                print(f"note: {self.address} cannot be written to at the moment ({failed}); retrying", file=sys.stderr)
             self._failed = failed
 
     def _try_to_upload(self, everything: bool) -> str:
@@ -205,7 +205,7 @@ class Mirror:
         return path.read_bytes() if path.exists() else b""
 
     def _files(self) -> dict[str, Signature]:
-        """The complete files in the folder, by relative path."""
+        """The signatures of the complete files in the folder, by relative path."""
         found = {}
         for at, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if HALF not in name and not name.startswith(".")]
@@ -243,7 +243,7 @@ class Mirror:
         if trouble and failed:
             print(f"note: {sentence}", file=sys.stderr)
         elif trouble:
-            raise InputError(f"{sentence}. Copy them there, and run the same command again.")
+            raise InputError(f"{sentence}. Copy them to that address, and run the same command again.")
         return self.folder
 
 
@@ -264,7 +264,7 @@ def _named(owner: bytes) -> str:
     """The host and process that an owner file names."""
     try:
         found = json.loads(owner)
-        return f"process {found['process']} of host {found['host']}"
+        return f"process {found['process']} on host {found['host']}"
     except (ValueError, KeyError, TypeError):
         return "another program"
 

@@ -19,7 +19,7 @@ class Repeats:
     An image with factor r has floor(r) copies and, with probability r - floor(r), one more. The additional copies are
     drawn by systematic sampling: the fractions are laid end to end in a random order, and evenly spaced points with a
     random offset select the images. The number of additional copies is therefore always the sum of the fractions,
-    rounded down, and an image's probability is its fraction times (that number / the sum).
+    rounded down, and an image is selected with a probability of its fraction times (that number / the sum).
 
     Args:
       factors: float `[n]`, the factor r of each image; at least 1.
@@ -33,7 +33,7 @@ class Repeats:
         self.count = int(self.whole.sum()) + self.more  # total number of copies in an epoch
 
     def places(self, random: np.random.Generator) -> np.ndarray:
-        """int64 `[count]`: the index of every image once, in order, followed by the indices of the repeated images.
+        """int64 `[count]`: every image index once, in ascending order, then the indices of the additional copies.
 
         With this order, the first view of an image does not depend on the repeats.
         """
@@ -51,7 +51,7 @@ def repeats_of(examples: ExampleTable, threshold: float) -> Repeats | None:
     """Repeat factor sampling from LVIS (arXiv 1908.03195); None for a threshold of 0.
 
     The factor of a class that appears in a fraction f of the images is max(1, sqrt(threshold / f)). The factor of an
-    image is the largest one of its classes, or 1 if it has no boxes.
+    image is the largest factor of its classes, or 1 if it has no boxes.
     """
     if not threshold:
         return None
@@ -66,7 +66,7 @@ def repeats_of(examples: ExampleTable, threshold: float) -> Repeats | None:
 
 
 def class_weights_of(weights: LossWeights, source: DataSet) -> LossWeights:
-    """Replaces `inverse` with the weights of the data set; `InputError` if there is not one weight per class."""
+    """Replaces `inverse` with the weights of the data set. Raises `InputError` unless there is one per class."""
     given, classes = weights.class_weight, source.num_classes
     if given == "inverse":
         counts = np.bincount(source.examples.labels, minlength=classes)
@@ -80,7 +80,7 @@ def class_weights_of(weights: LossWeights, source: DataSet) -> LossWeights:
 
 
 def inverse_weights(counts: np.ndarray) -> tuple[float, ...]:
-    """(Mean count of classes with boxes) / count of each class, clipped to 0.1..10; 1 for classes without boxes."""
+    """Mean box count of classes with boxes / each class's box count, clipped to 0.1..10; 1 for classes with none."""
     used = counts > 0
     mean = counts[used].mean() if used.any() else 1.0
     weight = np.clip(mean / np.maximum(counts, 1), LEAST, MOST)

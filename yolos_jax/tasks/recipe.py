@@ -31,14 +31,14 @@ C = TypeVar("C", bound=Config)
 
 
 def prepare(config: Recipe, kind: type[C]) -> C:
-    """Completes and validates a recipe; sets the process's precision of matrix products accordingly."""
+    """Completes and validates a recipe; sets the process's default matmul precision accordingly."""
     found = read_recipe(config, kind)
     jax.config.update("jax_default_matmul_precision", products_of(found.precision))
     return found
 
 
 def compute_of(config: Config, kind: type, device: jax.Device, model: NetworkConfig) -> Compute:
-    """How a recipe's network is computed on a device; `kind` is the class that declares the settings."""
+    """The compute settings of a recipe's network on a device; `kind` is the class that declares them."""
     asked = Compute(**dataclasses.asdict(part(config.model, kind)))
     if config.precision == "bfloat16":
         asked = dataclasses.replace(asked, compute_dtype=dtype_of(config.precision))
@@ -53,7 +53,7 @@ def keep_programs(config: Recipe) -> None:
 
 
 def model_of(config: DetectionConfig, num_classes: int) -> YolosConfig:
-    """The architecture of a recipe; `num_classes`, from the data or a checkpoint, replaces a 0 in the recipe."""
+    """The architecture of a recipe; if it has `num_classes` 0, uses the given number, from the data or a checkpoint."""
     wanted = part(config.model, ArchitectureSettings)
     return YolosConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
@@ -97,7 +97,7 @@ def source_of(
 
     Args:
       category_ids, num_classes: the labels of the model, if they are already known.
-      known: other properties that are already known.
+      known: other properties of the data that are already known.
 
     Raises:
       MissingSplit: the split does not exist.

@@ -24,13 +24,13 @@ from yolos_jax.weights.model_card import EXAMPLE
 
 LONGEST = 1333  # maximum long side of a published image, in pixels
 QUALITY = 95  # JPEG quality
-THRESHOLD = 0.5  # lowest score of the best detection in an example image
+THRESHOLD = 0.5  # minimum score of the best detection in an example image
 
 
 def run_pictures(source: str | Path, step: int, examples: bool) -> dict[str, bytes]:
     """Reads the curves of a checkpoint's run and, with `examples`, its latest validation images up to `step`.
 
-    Returns file contents by name, without files that the run did not draw. Raises `InputError` if one is unreadable.
+    Returns file contents by name, omitting files that the run did not write. Raises `InputError` if one is unreadable.
     """
     run = Path(copied(source)).absolute()
     run = run.parent if run.name == BEST else run
@@ -51,7 +51,7 @@ def validation_images(recipe: Recipe, meta: Meta, checkpoint: str) -> Iterator[I
 
 
 def example_pictures(images: Iterable[Image.Image], detector: Detector) -> tuple[dict[str, bytes], float]:
-    """Draws the first image with a score of at least `THRESHOLD`, otherwise the image with the highest score.
+    """Draws the first image with a detection that scores at least `THRESHOLD`, or else the one with the best score.
 
     Returns:
       The JPEG files by name (none if there are no images), and a threshold that the best detection reaches.

@@ -49,8 +49,7 @@ class Split:
 def survey_split(which: str, make: Callable[[Complain], DataSet], problems: list[Problem]) -> Split:
     """Reads a split ("train" or "val") and appends the problems of its annotation file to `problems`.
 
-    `make` opens the data set, which passes each problem to the given function. Raises `InputError` if nothing can be
-    read.
+    `make` opens the data set and passes problems to the given function. Raises `InputError` if nothing can be read.
     """
     found: list[str] = []
     try:
@@ -101,7 +100,7 @@ def _orphans(file: str, orphans: dict[int, int]) -> Iterable[str]:
     others = [*orphans][FEW:]
     if others:
         times = counted(sum(orphans[image_id] for image_id in others), "annotation")
-        yield f"{file} has {times} of {counted(len(others), 'other image id')} that are not listed (ignored)."
+        yield f"{file} also has {times} of {counted(len(others), 'other unlisted image id')} (ignored)."
 
 
 def category_problems(train: Split, val: Split) -> list[Problem]:
@@ -124,7 +123,7 @@ def dark_notes(splits: Sequence[Split]) -> list[str]:
     """Notes on 16-bit images that become almost black."""
     full = [split.source for split in splits if not split.source.stretch]
     dark = dark_files(list(dict.fromkeys(e.file for source in full for e in source.examples)))
-    held = f"{counted(len(dark), '16-bit image')} almost black, because of unused high bits: {first_few(dark)}"
+    held = f"{counted(len(dark), '16-bit image')} would be almost black because of unused high bits: {first_few(dark)}"
     return [f"{held}; {DARK_HELP}"] if dark else []
 
 
@@ -134,8 +133,8 @@ def turned_lines(split: Split) -> list[str]:
     unclear = turning.unclear if len(turning.unclear) < len(turning.turned) else ()
     rows = {
         "have an EXIF rotation": turning.turned,
-        "fit the other orientation": turning.against,
-        "fit both orientations": unclear,
+        "are annotated in the other orientation": turning.against,
+        "have annotations that fit both orientations": unclear,
     }
     images = {what: f"{counted(len(files), 'image')} of the {split.which} split" for what, files in rows.items()}
     return [f"{images[what]} that {what}: {first_few(files, MANY)}" for what, files in rows.items() if files]
@@ -152,7 +151,7 @@ def image_problems(splits: Sequence[Split]) -> list[Problem]:
             source.read(example)
         except UnreadableImage as error:
             named = f"image id {example.image_id}"
-            where = "" if f"({named})" in str(error) else f"{named} of {source.origin}: "
+            where = "" if f"({named})" in str(error) else f"{named} in {source.origin}: "
             return Problem(example.file, one_line(f"{where}{error}"))
         return None
 
@@ -162,7 +161,7 @@ def image_problems(splits: Sequence[Split]) -> list[Problem]:
 
 
 def make_plan(train: Split, make: Callable[[np.ndarray], TrainingPlan], problems: list[Problem]) -> TrainingPlan | None:
-    """Plans batches for the images' sizes. Too few images for one batch add a problem; the result is then None."""
+    """Plans batches for the images' sizes. If there are too few for one batch, adds a problem and returns None."""
     try:
         return make(train.source.examples.sizes)
     except InputError as error:
@@ -175,7 +174,7 @@ def notes(splits: Sequence[Split], det_tokens: int) -> list[str]:
     found = list(dict.fromkeys(line for split in splits for line in (*split.source.notes, *turned_lines(split))))
     for split in splits[1:]:
         nothing = split.source.nothing_to_score()
-        found += [f"there is no box to score: {nothing}"] if nothing else []
+        found += [f"there are no boxes to score: {nothing}"] if nothing else []
     for split in splits:
         examples, listed = split.source.examples, sum(map(len, split.ids_by_path.values()))
         if len(examples) < listed:
@@ -227,7 +226,7 @@ def overview(split: Split) -> list[str]:
     average, largest = f"{boxes / len(counts):.2f} on average", f"{counts[most]} at most"
     rows = {
         "images": f"{len(counts)}, {(counts == 0).sum()} of them without boxes",
-        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} left out, "
+        "boxes": f"{boxes}; {counted(crowds, 'crowd')} and {counted(empty, 'empty box', 'empty boxes')} skipped, "
         f"{source.clipped} clipped",
         "boxes per image": f"{average}, {largest} (image id {examples.image_ids[most]})",
         "box sizes": f"{', '.join(shares)} (COCO's definition: below 32x32, below 96x96, and larger)",
@@ -255,7 +254,7 @@ def _categories(source: DataSet) -> list[str]:
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
     """A description of a plan's first epoch, as lines to print."""
-    left = f"{counted(plan.dropped, 'image')} left out; {plan.padding():.2%} of the patches are padding"
+    left = f"{counted(plan.dropped, 'image')} dropped; {plan.padding():.2%} of the patches are padding"
     steps = f"{plan.steps_per_epoch} steps of {plan.batch_size} images per epoch, {left}"
     buckets = ", ".join(f"{edge}: {n}" for edge, n in bucket_use(plan).items())
     return _rows({"training plan": steps, "buckets": f"{buckets} (patches: number of images in the first epoch)"})

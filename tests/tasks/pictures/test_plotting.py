@@ -1,4 +1,4 @@
-"""Figures never parse names from users as math text, and they use the requested font."""
+"""Tests that figures do not parse user text as math, and that they use the requested font."""
 
 import warnings
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_custom_font(tmp_path):
 
 
 def test_only_plotting_creates_and_writes_figures():
-    """Other modules must use it, so that its rules apply to all figures."""
+    """Other modules must use `plotting`, so that its rules apply to all figures."""
     writers = [file.name for file in FILES if "savefig(" in file.read_text()]
     makers = [file.name for file in FILES if "matplotlib.figure" in file.read_text() or "pyplot" in file.read_text()]
     assert writers == makers == ["plotting.py"]

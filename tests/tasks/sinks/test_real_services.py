@@ -39,7 +39,7 @@ def log(sinks, first, last):
 
 
 def expected(last):
-    """The steps and values of every curve."""
+    """The expected steps and values of every curve."""
     found = {"train/total": {step: 1 / step for step in range(1, last)}}
     found["val/AP"] = {step: step / 100 for step in range(3, last, 3)}
     return found | {"AP50/a_dog.1-x": dict.fromkeys(range(3, last, 3), 0.25)}
@@ -47,7 +47,7 @@ def expected(last):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that is killed after step 6, then resumes after step 4 and ends at step 9: its folder and messages."""
+    """The folder and messages of a run that is killed after step 6, resumes after step 4, and ends at step 9."""
     installed = [name for name in NAMES if is_installed(name)]
     if not installed:
         pytest.skip("needs wandb, mlflow or trackio (make test-sinks)")
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
         for seconds in ("PATIENCE", "QUIET"):  # the first start of MLflow is slow on a busy machine
             patch.setattr(services, seconds, 240)
         for proxy in ("http_proxy", "https_proxy"):
-            patch.setenv(proxy, "http://127.0.0.1:9")  # nothing listens there
+            patch.setenv(proxy, "http://127.0.0.1:9")  # nothing listens on this port
         code = subprocess.run([sys.executable, "-c", KILLED, folder, *installed], cwd=ROOT).returncode
         assert code == -signal.SIGKILL
         sinks = open_sinks(folder, 4, installed, CONFIG | {"seed": 4}, said.append)
@@ -93,7 +93,7 @@ def test_mlflow(run):
         (found,) = client.search_runs([experiment.experiment_id])
         histories = {name: client.get_metric_history(found.info.run_id, name) for name in found.data.metrics}
     assert (found.info.run_name, found.info.status) == ("my run?#1", "FINISHED")
-    # MLflow cannot change a parameter, so it has the seed of the first start.
+    # MLflow cannot change a parameter, so it still has the seed of the first start.
     assert found.data.params == {
         "seed": "3", "train.log": "['wandb']", "train.epochs": "2", "model.mid_pe_size": "None"
     }  # fmt: skip
@@ -113,14 +113,14 @@ def test_trackio(run):
 
 
 def records(path):
-    """The records in a .wandb file, which has the log format of LevelDB with an additional header of 7 bytes."""
+    """The records in a .wandb file, which uses LevelDB's log format with an additional 7-byte header."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, found, part = path.read_bytes(), 7, [], b""
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):
         left = 2**15 - at % 2**15
-        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])  # after a checksum
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])  # these follow a checksum
         if left < 7 or kind == 0:
             at += left
             continue

@@ -1,6 +1,6 @@
-"""Sending metrics to services that work, die, hang or flood their output, and after a run was killed.
+"""Tests sending metrics to services that work, die, hang or flood their output, also after a run was killed.
 
-Shell scripts are used in place of services.
+Shell scripts stand in for the services.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ def test_service_receives_every_defined_value_in_order(tmp_path, said):
 
 
 def test_dead_service_is_reported_once_with_the_reason(tmp_path, said):
-    (tmp_path / "service.log").write_text("a message of an earlier run\n")
+    (tmp_path / "service.log").write_text("a message from an earlier run\n")
     service = shell(tmp_path, said, "read line; echo starting; echo 'the key\033[1m is wrong' >&2; echo; exit 3")
     silent = shell(tmp_path, said, "exit 4", "silent")
     for _ in range(2):
@@ -150,7 +150,7 @@ def test_service_exits_by_itself_after_the_run_was_killed(tmp_path, number):
 
 
 def test_service_waits_for_the_process_of_a_killed_run(tmp_path, said, monkeypatch):
-    """The process of a service has the lock from its start until it exits."""
+    """A service's process holds the lock from its start until it exits."""
     earlier = shell(tmp_path, said, "cat > /dev/null")
     with earlier.log.open("a") as log, earlier.log.open("a") as other:
         monkeypatch.setattr(child, "sys", SimpleNamespace(stderr=log))
@@ -176,7 +176,7 @@ class Client:
 
 
 def served(folder, *messages, cut=b""):
-    """The client after a run that wrote these messages; `cut` is an incomplete last line."""
+    """Returns the client after a run has written these messages; `cut` is an incomplete last line."""
     clients = []
 
     def connect(run):

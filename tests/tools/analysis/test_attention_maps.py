@@ -22,7 +22,7 @@ def reference():
 
 
 def whole_matrices(config, state, inputs):
-    """Attention matrices float64 `[depth, heads, T, T]` from the input of each block; tokens are in our order."""
+    """Attention matrices float64 `[depth, heads, T, T]` from the input of each block; tokens are in yolos-jax order."""
     out, det = [], config.det_tokens
     order = np.r_[0, inputs.shape[1] - det : inputs.shape[1], 1 : inputs.shape[1] - det]
     for layer, x in enumerate(inputs.astype(np.float64)[:, order]):
@@ -38,7 +38,7 @@ def whole_matrices(config, state, inputs):
 
 
 def test_attention_and_rollout_match_the_reference(reference):
-    """With padding and small query blocks: the last block matches `attn`, all blocks match the full matrices."""
+    """With padding and small query blocks: the last block matches `attn`, and all blocks match the full matrices."""
     config, params, state, z = reference
     number = next(name for name in z.files if name.endswith("_block_in")).removeprefix("dbg").removesuffix("_block_in")
     image = z[f"in{number}"].transpose(1, 2, 0)

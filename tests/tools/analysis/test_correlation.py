@@ -36,7 +36,7 @@ def by_pairs(one, size, reading, other):
 
 
 def test_correlations_match_scipy():
-    """On random outputs for three images; mean, spread and extremes match numpy."""
+    """Uses random outputs for three images; mean, spread and extremes match numpy."""
     rng, depth = np.random.default_rng(0), 2
     count = len(readings_of(depth))
     sizes = np.array([[640, 480], [100, 300], [50, 50]])
@@ -84,7 +84,7 @@ def test_skips_undefined_correlations():
 
 
 def test_tokens_match_the_reference():
-    """Learned tokens match its weights; outputs of the blocks and the norm match its stored arrays."""
+    """Learned tokens match the reference's weights; outputs of the blocks and the norm match its stored arrays."""
     config, state, z = micro_config("mid"), tensors("model_mid.safetensors"), arrays("model_mid.npz")
     number = (
         next(name for name in z.files if name.endswith("_block_out")).removeprefix("dbg").removesuffix("_block_out")

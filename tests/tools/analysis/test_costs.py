@@ -26,7 +26,7 @@ from yolos_jax.training.checkpoint_files import Meta
 
 
 def test_xla_counts_every_block_and_head():
-    """XLA also counts norms, softmax and GELU; counting one block or head only would give at most half."""
+    """XLA also counts norms, softmax and GELU; a count of only one block or head would be at most half."""
     for depth, heads in ((2, 2), (5, 4)):
         config = YolosConfig(width=128, depth=depth, heads=heads, det_tokens=8, num_classes=5, init_pe_size=(64, 64))
         assert 1.0 <= counted_by_xla(config, 10, 12) / multiply_adds(config, 10, 12).total <= 1.15
@@ -54,7 +54,7 @@ def test_differences_from_the_paper():
     paper = float(multiply_adds(VARIANTS["s"], 50, 60, True).total)
     (sentence,) = differences_from_paper([row | {"paper": paper}])
     needed = int(sentence.split("about ")[1].split()[0])
-    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("The 1 images here have 3300 on average.")
+    assert abs(needed - 50 * 60) <= 30 and sentence.endswith("The 1 images used here have 3300 on average.")
     assert differences_from_paper([row | {"paper": row["multiply_adds_as_published"] / 1.015}]) == []
 
 

@@ -84,7 +84,7 @@ def test_confusion_on_a_small_example():
 
 
 def test_confusion_of_the_published_example():
-    """Compares with a brute-force search for the largest overlaps, which pycocotools computes."""
+    """Compares with a brute-force search for the largest overlaps; pycocotools computes the overlaps."""
     truth, results = example()
     results = noisy(truth, results)
     ids = sorted(c["id"] for c in truth["categories"])

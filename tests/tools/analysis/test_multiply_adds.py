@@ -53,7 +53,7 @@ def test_count_multiply_adds():
 
 
 def test_traced_program():
-    """The formula matches the traced program, except for resizing position embeddings, which it leaves out."""
+    """The formula matches the traced program, except for resizing position embeddings, which the formula omits."""
     function, arguments = program(CONFIG, 6, 8)
     graph, shapes = abstract(CONFIG)
     network = nnx.merge(graph, nnx.State(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
@@ -64,7 +64,7 @@ def test_traced_program():
 def test_count_of_xla():
     """XLA counts a multiply-add as two, includes softmax, norms, GELU and positions, and counts a loop's body once.
 
-    The loop is over the heads of attention.
+    The loop runs over the attention heads.
     """
     function, arguments = program(CONFIG, 10, 12)
     flops = jax.jit(function).lower(*arguments).cost_analysis()["flops"]

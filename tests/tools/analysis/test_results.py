@@ -102,7 +102,7 @@ def test_figures_show_the_values(monkeypatch, tmp_path):
 
 def test_worst_images(written):
     ranked = rows(written[0] / "worst.csv")
-    # Nothing is correct in image 6; in image 5, one of five shown detections is, and two of three objects are missed.
+    # Nothing is correct in image 6; image 5 has one correct detection, four false ones, and two missed objects.
     assert [(r["image_id"], r["right"], r["false"], r["missed"]) for r in ranked] == [
         ("6", "0", "1", "0"),
         ("5", "1", "4", "2"),

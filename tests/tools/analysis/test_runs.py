@@ -44,7 +44,7 @@ def drawn(monkeypatch):
 
 
 def data_of(figure):
-    """{panel: {label: (x, y)}}"""
+    """The plotted values as {panel: {label: (x, y)}}."""
     return {
         axis.get_title(): {line.get_label(): line.get_data() for line in axis.lines}
         for axis in figure.axes
@@ -78,7 +78,7 @@ def test_curves_show_the_metrics(tmp_path, drawn):
 
 def test_a_failure_is_reported_once(tmp_path, monkeypatch):
     write_run(tmp_path, 3, 0.5)
-    (tmp_path / "curves.png").mkdir()  # a file cannot replace it
+    (tmp_path / "curves.png").mkdir()  # a file cannot replace a folder
     said = []
     found = RunPictures(tmp_path, [Curves(tmp_path, ("total",), ("AP",))], said.append)
     found.draw(3, None)
@@ -125,9 +125,9 @@ def test_folders_without_a_run(tmp_path):
     for runs, words in (
         (["gone"], "gone .*no run: .*metrics.jsonl does not exist"),
         (["empty"], "empty contains no run"),
-        (["a", "a"], "a run is given twice"),
+        (["a", "a"], "a run is listed twice"),
         (["a", "b/a"], "contains no values yet"),
-        (["a", "b/../a"], "a run is given twice"),
+        (["a", "b/../a"], "a run is listed twice"),
     ):
         with pytest.raises(InputError, match=words):
             compare_runs([tmp_path / run for run in runs], tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Tests of the export to ONNX, skipped if its packages are not installed."""
+"""Tests of the export to ONNX; they are skipped if the required packages are not installed."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 def test_missing_packages(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"spox and onnxruntime: pip install 'yolos-jax\[onnx\]'"):
+    with pytest.raises(InputError, match=r"spox and onnxruntime: run pip install 'yolos-jax\[onnx\]'"):
         call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx")
 
 
@@ -45,7 +45,7 @@ def run_onnx(content, canvas, grid, size):
 
 
 def test_onnx(checkpoint, tmp_path, monkeypatch):
-    """The folder's script matches the Detector on real images of several sizes, one by one and in batches."""
+    """run_detector.py matches the Detector on real images of several sizes, with batch sizes of 1 and 6."""
     onnx_packages()
     call(monkeypatch, "--checkpoint", checkpoint, "--out", tmp_path / "e", "--onnx", "--int8", "--platforms", "cpu")
     facts = json.loads((tmp_path / "e" / "export.json").read_text())["onnx"]
@@ -60,7 +60,7 @@ def test_onnx(checkpoint, tmp_path, monkeypatch):
             np.testing.assert_allclose([o["score"] for o in objects], d.scores, atol=1e-5, rtol=0)
             off = np.abs(np.array([o["box"] for o in objects]) - d.boxes) / np.tile(d.size, 2)
             assert off.max() <= 1e-5
-    # int8 is less precise, but its best score is close.
+    # The int8 program is less precise, but its best scores are close.
     rough = OnnxDetector(tmp_path / "e", facts["int8_file"])(images, 0.0)
     best = [max(o["score"] for o in objects) for objects in rough]
     np.testing.assert_allclose(best, [d.scores[0] for d in wanted], atol=0.1)
@@ -82,7 +82,7 @@ def model_of(path):
 def test_every_variant(name, skip):
     """Tests micro models with each variant's structure on a canvas with 3 images of different sizes.
 
-    With `skip_equal_count`, one image has the same number of patches as the position table, but another shape.
+    With `skip_equal_count`, one image has the same number of patches as the position table, but a different shape.
     """
     onnx_packages()
     whole = VARIANTS[name]
@@ -130,6 +130,6 @@ def test_does_not_write_inexact_programs(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--onnx"):
         call(monkeypatch, *options)
     monkeypatch.setattr("yolos_jax.tools.exporting.onnx_graph.MEAN", (0.485, 0.456, 0.4))
-    with pytest.raises(InputError, match="differences of .*logits"):
+    with pytest.raises(InputError, match="differ too much .*logits"):
         call(monkeypatch, *options, "--onnx")
     assert not (tmp_path / "e").exists()

@@ -68,7 +68,7 @@ def assert_same(found, detections):
 
 
 def test_runs_without_this_package(exported, detector, images, tmp_path):
-    """The folder is moved first, because its files must not contain its path."""
+    """The folder is moved first, to check that its files do not contain its path."""
     folder = shutil.copytree(exported, tmp_path / "moved")
     done = run("-I", "-c", WITHOUT_US, folder / "run_detector.py", *images, "--threshold", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -188,7 +188,7 @@ def test_huggingface_folder_with_other_sizes(tmp_path, monkeypatch):
 @given(
     st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 900), st.integers(16, 1400), st.sampled_from([8, 16])
 )
-def test_resizes_like_the_package(width, height, short_side, max_side, patch):
+def test_resizing_matches_the_package(width, height, short_side, max_side, patch):
     geometry = Geometry.of(short_side, max_side, patch, 200)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, patch) == size
@@ -197,8 +197,8 @@ def test_resizes_like_the_package(width, height, short_side, max_side, patch):
 
 @pytest.mark.parametrize("width, height", [(786, 1592), (1592, 786), (1, 5000), (3000, 1), (640, 480), (800, 1333)])
 @pytest.mark.parametrize("short_side, max_side", [(79, 159), (800, 1333), (512, 853), (800, 600)])
-def test_resizes_extreme_images_like_the_package(width, height, short_side, max_side):
-    """For 786 x 1592 at 79 and 159, rounding makes the long side one patch longer than 159 pixels allow."""
+def test_resizing_extreme_images_matches_the_package(width, height, short_side, max_side):
+    """For 786 x 1592 pixels, short side 79 and maximum 159, rounding makes the long side one patch too long."""
     geometry = Geometry.of(short_side, max_side, 16, 100)
     size = geometry.size(width, height)
     assert target_size(width, height, short_side, max_side, 16) == size

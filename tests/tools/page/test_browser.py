@@ -19,7 +19,7 @@ def test_initial_page(served, window):
     assert page.input_value("#layer input[type=number]") == "2"
     assert served.look.image.getpixel((50, 50)) == picture(10).getpixel((50, 50))
     best = int(served.look.over(0)[0])
-    wait_for(page, lambda: shows(page, "attention", attention(served, best, 2, None)), "its best token")
+    wait_for(page, lambda: shows(page, "attention", attention(served, best, 2, None)), "attention of the best token")
     try:
         for width in (390, 820, 1400):
             page.set_viewport_size({"width": width, "height": 1500})
@@ -40,7 +40,7 @@ def test_table_and_downloads(served, window):
             cell.inner_text() for cell in page.query_selector_all(f"#table [data-testid$='-{number}'][role=gridcell]")
         ]
 
-    wait_for(page, lambda: column(0) == [str(i) for i in order], "tokens, the best first")
+    wait_for(page, lambda: column(0) == [str(i) for i in order], "the tokens sorted by score")
     assert column(1) == [look.names[i] for i in order]
     np.testing.assert_allclose([float(text) for text in column(2)], look.scores[order], atol=6e-4)
     assert column(3) == [", ".join(f"{v:.0f}" for v in look.boxes[i]) for i in order]
@@ -55,11 +55,11 @@ def test_table_and_downloads(served, window):
     assert got.value.suggested_filename == "0-boxes.png"
     assert shows(page, "boxes", np.asarray(Image.open(got.value.path()).convert("RGB"), np.float32))
     page.click("#table [data-testid=cell-5-1]")
-    wait_for(page, lambda: says(page, f"Token {order[-1]} is chosen."), "the token of the clicked row")
+    wait_for(page, lambda: says(page, f"Token {order[-1]} selected."), "the token of the clicked row")
 
 
 def test_upload_click_layer_and_head(served, window):
-    """During a visit, each component shows the output of its drawing function for the current state."""
+    """Throughout a session, each component shows what its drawing function returns for the current state."""
     from yolos_jax.tools.page.drawings import all_heads, with_boxes
     from yolos_jax.tools.page.viewer import token_at
 
@@ -73,13 +73,13 @@ def test_upload_click_layer_and_head(served, window):
     wait_for(page, lambda: shows(page, "attention", attention(served, best, 2, None)), "attention of the best token")
     page.screenshot(path=SHOTS / "1-uploaded.png", full_page=True)
 
-    # Click a point whose smallest box belongs to another token
+    # Click a point whose smallest enclosing box belongs to a different token
     points = [(x, y) for x in range(2, 96, 4) for y in range(2, 64, 4)]
     point, token = next((p, t) for p in points if (t := token_at(served.look, *p, 0.5)) is not None and t != best)
     click(page, "boxes", point, served.look.image.size)
-    wait_for(page, lambda: says(page, f"Token {token} is chosen."), "the token of the clicked box")
+    wait_for(page, lambda: says(page, f"Token {token} selected."), "the token of the clicked box")
     seen = [attention(served, token, 2, None)]
-    wait_for(page, lambda: shows(page, "attention", seen[0]), "its attention")
+    wait_for(page, lambda: shows(page, "attention", seen[0]), "the attention of the clicked token")
     facts = page.inner_text("#facts")
     assert f"Token #{token} apple" in facts and f"mean score 0.{token}23, images {7 + token}" in facts
 
@@ -115,7 +115,8 @@ def test_gallery_and_second_checkpoint(served, window):
     page, _ = window
     page.fill("#threshold input[type=number]", "0.5")
     page.press("#threshold input[type=number]", "Tab")
-    assert len(page.query_selector_all("#gallery img")) == 4  # the upload, and three others: the fourth is not an image
+    # The gallery has the upload and three of four files; the last file is not an image.
+    assert len(page.query_selector_all("#gallery img")) == 4
     page.click("#gallery button:has(img) >> nth=2")
     wait_for(page, lambda: served.look.image.getpixel((50, 50)) == picture(11).getpixel((50, 50)), "the second image")
     first = served.look
@@ -136,9 +137,13 @@ def test_checkpoint_comparison(served, window):
     choose(page, "other", served.viewer.names[1])
     name = served.viewer.names[1]
     # The first checkpoint may run once more before the second one.
-    wait_for(page, lambda: page.is_visible("#comparison") and name in page.inner_text("#comparison"), "the other one")
+    wait_for(
+        page,
+        lambda: page.is_visible("#comparison") and name in page.inner_text("#comparison"),
+        "the name of the second checkpoint",
+    )
     want = np.asarray(with_boxes(served.look, 0.5), np.float32)
-    wait_for(page, lambda: shows(page, "other_boxes", want), "its boxes")
+    wait_for(page, lambda: shows(page, "other_boxes", want), "the boxes of the second checkpoint")
     assert shows(page, "boxes", np.asarray(with_boxes(first, 0.5), np.float32))
     page.screenshot(path=SHOTS / "6-compared.png", full_page=True)
     choose(page, "other", "nothing")
@@ -159,8 +164,10 @@ def test_upload_of_images_and_a_video(served, window, tmp_path):
     (tmp_path / "pear.png").write_bytes(png(picture(5)))
     (tmp_path / "letter.png").write_bytes(b"Dear Sir or Madam")
     page.set_input_files("#file input[type=file]", [tmp_path / "pear.png", tmp_path / "letter.png", path])
-    wait_for(page, lambda: says(page, "1 of 3 files cannot be read. pear.png: "), "the first of several")
-    # Every second of 30 frames, after the image; at most 48 are kept
+    wait_for(
+        page, lambda: says(page, "1 of 3 files cannot be read. pear.png: "), "the result of the first uploaded file"
+    )
+    # Every other one of the 30 frames is added after the image; the gallery keeps at most 48 images.
     wait_for(page, lambda: len(page.query_selector_all("#gallery img")) == before + 16, "an image and 15 frames")
     page.click("#gallery button:has(img) >> nth=11")
     wait_for(page, lambda: says(page, "film.mp4, frame 20: "), "a frame")

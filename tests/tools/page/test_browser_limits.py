@@ -35,7 +35,7 @@ def test_large_upload_shows_a_message(window):
     page, _ = window
     upload(page, "large.png", bytes(2 * 2**20))
     wait_for(page, lambda: "exceed the maximum allowed size" in page.inner_text("body"), "the message about the size")
-    page.wait_for_timeout(500)  # it fades in
+    page.wait_for_timeout(500)  # the message fades in
     page.screenshot(path=SHOTS / "5-large.png")
 
 
@@ -76,5 +76,5 @@ def test_port_in_use(served, window):
     from yolos_jax.errors import InputError
     from yolos_jax.tools.page.gradio_page import build_page, serve
 
-    with pytest.raises(InputError, match=rf"127.0.0.1:{served.port} .*give another --port"):
+    with pytest.raises(InputError, match=rf"127.0.0.1:{served.port} .*choose another --port"):
         serve(build_page(served.viewer), "127.0.0.1", served.port, wait=False)

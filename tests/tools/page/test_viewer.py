@@ -106,7 +106,7 @@ def test_cache_limits(look, monkeypatch):
         (["--threshold=2"], "--threshold must be between 0 and 1"),
         (["--port=0"], "--port between 1 and 65535"),
         (["--max-megabytes=0"], "--max-megabytes at least 1"),
-        ([], "the page needs gradio; pip install 'yolos-jax[page]'"),
+        ([], "the page needs gradio; run pip install 'yolos-jax[page]'"),
     ],
 )
 def test_invalid_flags(monkeypatch, capsys, flags, words):
@@ -158,7 +158,7 @@ def test_invalid_hosts_and_ports(monkeypatch):
 
 
 def test_missing_second_checkpoint(tmp_path, monkeypatch):
-    """It is reported before any checkpoint is loaded."""
+    """A missing checkpoint is reported before any checkpoint is loaded."""
     checkpoint_in(tmp_path / "a")
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(gradio_page, "load_gradio", lambda: None)

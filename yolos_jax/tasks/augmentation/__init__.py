@@ -1,1 +1,1 @@
-"""Augmentation that the reference does not have: operations on colour and shape, and presets. Without jax."""
+"""Augmentation that the reference does not have: colour and shape operations, and presets. Does not import jax."""

@@ -1,5 +1,5 @@
-"""Colour operations, which do not change sizes or boxes. Their parameters are integers, so that plans are the same on
-all machines."""
+"""Colour operations, which do not change sizes or boxes. Their parameters are integers, so that plans are
+identical on all machines."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ class Factor(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Hue(ColourOperation):
-    """Rotates the hue. Numbers: the rotation in 1/256 of the hue circle, which is Pillow's resolution."""
+    """Rotates the hue. Numbers: the rotation in steps of 1/256 of the circle, Pillow's resolution."""
 
     spread: float  # fraction of the circle; the rotation is drawn uniformly from -spread to spread
     name: str = "hue"
@@ -78,10 +78,10 @@ class Greyscale(ColourOperation):
 
 @dataclasses.dataclass(frozen=True)
 class Blur(ColourOperation):
-    """Gaussian blur, applied with a given probability. Numbers: standard deviation in 1/100 pixel; 0 for none."""
+    """Gaussian blur, applied with a given probability. Numbers: standard deviation in 1/100 pixel; 0 for no blur."""
 
     probability: float
-    most: float  # in pixels; the standard deviation is drawn uniformly from 0.01 to this
+    most: float  # in pixels; the standard deviation is drawn uniformly from 0.01 to this value
     name: str = "blur"
 
     def draw(self, sizes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -94,5 +94,5 @@ class Blur(ColourOperation):
 
 
 def whole(u: np.ndarray, least: int, most: int) -> np.ndarray:
-    """Maps uniform numbers in 0..1 to int32 from `least` to `most`, inclusive."""
+    """Maps uniform random numbers in [0, 1) to int32 values from `least` to `most`, inclusive."""
     return (least + np.floor(u * (most - least + 1))).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The presets of `data.augment`: operations that are added to a recipe's augmentation."""
+"""The presets for `data.augment`: operations that are added to a recipe's augmentation."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ class Preset:
     """Operations that are added to a pipeline."""
 
     shapes: tuple[Operation, ...] = ()  # applied before the recipe's flip and crop
-    colours: tuple[Operation, ...] = ()  # applied after the resize, when there are fewer pixels
-    smallest: float = 1.0  # smallest added short side / smallest one of the recipe; below 1, objects get smaller
+    colours: tuple[Operation, ...] = ()  # applied after the resize, when there are fewer pixels to process
+    smallest: float = 1.0  # smallest added short side / the recipe's smallest; a value below 1 makes objects smaller
 
     def joined(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with the preset's operations added."""
@@ -35,7 +35,7 @@ def smaller_sides(sides: tuple[int, ...], share: float, patch: int) -> tuple[int
 
 
 def colours(jitter: float, hue: float, grey: float, blur: float, deviation: float) -> tuple[Operation, ...]:
-    """Colour operations. `jitter`, `hue`: spreads; `grey`, `blur`: probabilities; `deviation`: the maximum blur."""
+    """Colour operations. `jitter`, `hue`: spreads; `grey`, `blur`: probabilities; `deviation`: see `Blur.most`."""
     factors = (Factor(jitter, name) for name in ENHANCED)
     return (*factors, Hue(hue), Greyscale(grey), Blur(blur, deviation))
 

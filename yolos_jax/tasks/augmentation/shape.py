@@ -1,4 +1,4 @@
-"""Geometric operations."""
+"""Geometric augmentation operations."""
 
 import dataclasses
 
@@ -53,14 +53,14 @@ class QuarterTurn(Operation):
 
 @dataclasses.dataclass(frozen=True)
 class Zoom(Operation):
-    """With a given probability, crops a random rectangle with the image's aspect ratio. The resize then enlarges it.
+    """With a given probability, crops a random rectangle with the image's aspect ratio; the resize then enlarges it.
 
     As in any crop, empty boxes are dropped, and the areas of the other objects are recomputed from their boxes.
     Numbers: (left, top, width, height) of the rectangle in pixels; all zeros if not applied.
     """
 
     probability: float
-    least: float  # the fraction of each side is drawn uniformly from this to 1
+    least: float  # the crop keeps a fraction of each side, drawn uniformly from this value to 1
     name: str = "zoom"
 
     def ratio(self, sizes: np.ndarray) -> float:

@@ -1,1 +1,1 @@
-"""Pre-trains a classifier that initialises a detector: data, augmentation, loss and metrics."""
+"""Pre-training of a classifier that initialises a detector: data, augmentation, loss and metrics."""

@@ -1,4 +1,4 @@
-"""Builds batches for classification, for `data.loader`."""
+"""Builds batches for classification; `data.loader` loads them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class ClassSource(Protocol):
         """The name of an image, for messages."""
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """Returns an RGB image and its class; `UnreadableImage` if the file is damaged."""
+        """Returns an RGB image and its class; raises `UnreadableImage` if the file is damaged."""
 
     def fingerprint(self) -> str:
         """A hash of the number of images, their classes and names; independent of where they are stored."""
@@ -111,7 +111,7 @@ def classification_work(
 
     Args:
       patch: patch size in pixels.
-      drop_rates: float `[depth]`, the probability of dropping a branch, for each block; None for 0.
+      drop_rates: float `[depth]`, the probability of dropping each branch of a block; None to drop no branches.
       mixing: how pairs of images are mixed; None for no mixing.
       share: this process's part of every batch.
     """

@@ -1,4 +1,4 @@
-"""Evaluates a classifier: top-1 and top-5 accuracy over a data set."""
+"""Evaluates a classifier: top-1 and top-5 accuracy on a data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ class ClassEvaluation(NamedTuple):
     """The result of an evaluation."""
 
     metrics: dict[str, float]  # top1 and top5 accuracy, 0..1
-    skipped: list[str]  # a message for each unreadable image; such images count as wrong
+    skipped: list[str]  # a message for each unreadable image; these count as misclassified
 
     @property
     def details(self) -> dict[str, float]:
@@ -45,11 +45,11 @@ class ClassEvaluation(NamedTuple):
 
 
 class ClassEvaluator:
-    """Classifies every image of a data set; compiled once, for any number of calls.
+    """Classifies every image in a data set. It is compiled once and can be called repeatedly.
 
     Args:
       model: the classifier's config; images are resized to its `image_size`.
-      source: the data set, with the model's classes.
+      source: the data set, which must have the model's classes.
       batching: see `image_pass.Batching`.
       crop_share: see `views.CentreView`.
       query_block: see `model.config.Compute`.
@@ -92,9 +92,9 @@ class ClassEvaluator:
         return result
 
     def until_cancelled(self, params: dict, cancelled: Callable[[], int] | None = None) -> ClassEvaluation | None:
-        """Evaluates `params`; None if `cancelled` returned a true value in any process.
+        """Evaluates `params`; returns None if `cancelled` returned a true value in any process.
 
-        `InputError` if an image cannot be read and must not be skipped, or if a data worker died.
+        Raises `InputError` if an image cannot be read and must not be skipped, or if a data worker died.
         """
         ranks: list[int] = []
         skipped = self._ranks(params, lambda index, found: ranks.append(int(found[0])), cancelled)

@@ -1,6 +1,6 @@
 """Draws the parameters of mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
 
-Images 2k and 2k + 1 of a batch are a pair. The order within a batch is random, so the pairs are, too. Both images of a
+Images 2k and 2k + 1 of a batch form a pair. The order within a batch is random, so the pairs are too. Both images of a
 pair are on the same device, so mixing needs no communication. `soft_labels` mixes the pixels in the compiled step.
 """
 
@@ -16,8 +16,8 @@ from yolos_jax.data.settings import MixingSettings
 class Mixed(NamedTuple):
     """How `n` images are mixed with their partners."""
 
-    share: np.ndarray  # float32 [n]: weight of the image's own label; the partner's has 1 - share
-    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) of the box with the partner's pixels; zeros for mixup
+    share: np.ndarray  # float32 [n]: weight of the image's own label; the weight of the partner's label is 1 - share
+    box: np.ndarray  # int32 [n, 4]: (top, left, bottom, right) of the box filled from the partner; zeros for mixup
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The plan for classification. Batches depend only on seed and step; all sequences have the same length."""
+"""Batch plans for classification. Batches depend only on the seed and the step; all sequences have the same length."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ import numpy as np
 from yolos_jax.data.plan import PlannedBatch, PlannedImage, PlanOfEpochs, evaluation_batch_size
 from yolos_jax.images.sequence import ceil_div
 
-CLASS_ORDER = 1  # version of the order of images and views; runs of other versions cannot resume bit for bit
-# What random numbers are used for. Each use has its own generator.
+CLASS_ORDER = 1  # version of the image order and the views; a run resumed with a different one is not bit-identical
+# Purposes of random numbers; each has its own generator.
 _VIEW = 0
 _ORDER = 1
 _MIXING = 2
@@ -20,7 +20,7 @@ class ViewSeeds(NamedTuple):
     seed: int
     epoch: int
     images: np.ndarray  # int64 [n], indices in the source
-    copies: np.ndarray  # int64 [n], which of the image's views it is, for repeated augmentation
+    copies: np.ndarray  # int64 [n], index among the views of the same image, for repeated augmentation
 
     def of(self, slot: int) -> list[int]:
         """The seed of the random numbers of one view."""
@@ -28,14 +28,14 @@ class ViewSeeds(NamedTuple):
 
 
 class ShuffledPlan(PlanOfEpochs):
-    """Batches that are shuffled in every epoch; an incomplete last batch of an epoch is dropped.
+    """Batches of images that are reshuffled in every epoch; an incomplete last batch is dropped.
 
     With `repeats` above 1, a batch has that many views of each of its images (repeated augmentation, arXiv
-    1902.05509). An epoch has the same number of steps but fewer images. Views of the same image are never neighbours,
+    1902.05509). An epoch has the same number of steps but fewer images. Views of the same image are never adjacent,
     so they are not mixed with each other.
 
     Args:
-      images: number of images; `InputError` if they do not fill a batch.
+      images: number of images; raises `InputError` if they do not fill a batch.
       batch_size: images per global batch.
       epochs, least_steps: see `PlanOfEpochs`.
     """
@@ -45,7 +45,7 @@ class ShuffledPlan(PlanOfEpochs):
         self.repeats = repeats
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """The indices of all images, in the order of an epoch."""
+        """The indices of all images, shuffled for an epoch."""
         return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self.images)
 
     def batch(self, step: int) -> PlannedBatch:
@@ -85,5 +85,5 @@ class InOrderPlan:
 
 
 def random_of_mixing(seed: int, step: int) -> np.random.Generator:
-    """The random generator for mixing pairs in a step."""
+    """The random number generator for mixing the pairs of a step."""
     return np.random.default_rng([seed, step, _MIXING])

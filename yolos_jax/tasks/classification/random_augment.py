@@ -1,7 +1,7 @@
 """RandAugment's operations (arXiv 1909.13719) on RGB images, in timm's "increasing" variant, which DeiT uses.
 
-The strength of an operation is magnitude / 10, from 0 to 1; a larger strength changes more. Some operations also have a
-direction, which `negative` reverses. The results match timm pixel for pixel.
+The strength of an operation is magnitude / 10, from 0 to 1; a larger strength changes the image more. Some operations
+also have a direction, which `negative` reverses. The results match timm pixel for pixel.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The loss of a classifier: cross entropy with label smoothing, for images that may be mixed in pairs.
 
-Images 2k and 2k + 1 are a pair. All functions here are pure; their random numbers are part of the batch.
+Images 2k and 2k + 1 form a pair. All functions here are pure; their random numbers are part of the batch.
 """
 
 import jax
@@ -17,7 +17,7 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
 
     Args:
       patches: float `[B, N, 3 * patch ** 2]`, images as sequences of patches of `patch` pixels, row by row.
-      share: float32 `[B]`, weight of the image itself; with 1, it is unchanged.
+      share: float32 `[B]`, weight of the image itself; 1 leaves it unchanged.
       box: int32 `[B, 4]`, (top, left, bottom, right) in pixels of the box that is pasted from the partner; if it is
         empty, the whole image is blended with weight `share`.
       columns: patches per row of an image.
@@ -42,8 +42,8 @@ def mix(patches: jax.Array, share: jax.Array, box: jax.Array, patch: int, column
 def soft_cross_entropy(logits: jax.Array, labels: jax.Array, share: jax.Array, smoothing: float) -> jax.Array:
     """float32 `[B]`: cross entropy with label smoothing for mixed images.
 
-    The target distribution spreads `smoothing` evenly over the classes. Of the rest, a fraction
-    `share` is assigned to the image's label, and 1 - share to its partner's.
+    The target distribution spreads `smoothing` evenly over the classes. Of the rest, a fraction `share` is assigned to
+    the image's label, and 1 - share to its partner's.
 
     Args:
       logits: float32 `[B, K]`.

@@ -14,5 +14,5 @@ def stochastic_depth(keep: jax.Array, rate: float) -> jax.Array:
 
 
 def drop_rates(depth: int, rate: float) -> np.ndarray:
-    """float32 `[depth]`: the probability of dropping a branch, for each block."""
+    """float32 `[depth]`: the probability of dropping each branch of a block."""
     return np.linspace(0.0, rate, depth).astype(np.float32)

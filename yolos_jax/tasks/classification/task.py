@@ -59,7 +59,7 @@ def pretrain(
       The outcome of the run.
 
     Raises:
-      InputError: for the same reasons as `yolos_jax.train`.
+      InputError: in the same cases as `yolos_jax.train`.
     """
     config = prepare(config, PretrainingConfig)
     keep_programs(config)
@@ -70,9 +70,9 @@ def pretrain(
 
 
 def evaluate_classifier(config: Recipe, checkpoint: str | Path) -> ClassEvaluation:
-    """Top-1 and top-5 accuracy of a checkpoint on a recipe's validation split; `InputError` if they do not match.
+    """Top-1 and top-5 accuracy of a checkpoint on a recipe's validation split. Turns on JAX's compilation cache.
 
-    Like `tasks.detection.evaluate`, it turns on JAX's compilation cache.
+    Raises `InputError` if the checkpoint does not match the recipe or the data.
     """
     keep_programs(config)
     params, _, evaluator = class_evaluator_for(config, checkpoint)
@@ -90,7 +90,7 @@ def class_evaluator_for(config: Recipe, checkpoint: str | Path) -> tuple[dict, M
 
 
 def classifier_of(config: PretrainingConfig, num_classes: int) -> ClassifierConfig:
-    """The architecture of a recipe; `num_classes`, from the data or a checkpoint, replaces a 0 in the recipe."""
+    """The architecture of a recipe; if it has `num_classes` 0, uses the given number, from the data or a checkpoint."""
     wanted = part(config.model, ClassifierSettings)
     return ClassifierConfig(**dataclasses.asdict(wanted) | {"num_classes": wanted.num_classes or num_classes})
 
@@ -101,11 +101,11 @@ def class_source_of(
     """Opens the "train" or "val" split of the data; raises `MissingSplit` or another `InputError` if that fails.
 
     Args:
-      classes: the expected classes and where they were defined.
+      classes: the expected classes, and where they are defined.
     """
     data = config.data
     shared = getattr(data, f"{which}_split"), data.max_images, classes
-    # A TFDS folder is NAME/VERSION. Deeper levels may have a million images in class folders.
+    # A TFDS folder is NAME/VERSION. Deeper levels are not searched: class folders may contain a million images.
     directory = find_dataset(data.root, 2) if Path(data.root).is_dir() else None
     return ClassRecords(directory, *shared) if directory else ClassFolders(data.root, *shared)
 
@@ -113,13 +113,13 @@ def class_source_of(
 def class_evaluator_of(
     config: PretrainingConfig, model: ClassifierConfig, source: ClassSource, mesh: Mesh
 ) -> ClassEvaluator:
-    """An evaluator of a model on a data set with the model's classes."""
+    """An evaluator for a model and a data set with the same classes."""
     batching, block, precision = batching_of(config, mesh), config.model.query_block, config.eval.precision
     return ClassEvaluator(model, source, batching, config.data.crop_share, block, precision)
 
 
 class ClassificationTask(RecipeTask):
-    """The task of a prepared recipe; `InputError` if the recipe, the data and the devices do not match."""
+    """The task of a prepared recipe. Raises `InputError` if the recipe, the data and the devices do not match."""
 
     bad_images = "losses"
     shown = ("loss", "accuracy")
@@ -200,7 +200,7 @@ class ClassificationTask(RecipeTask):
     def describe(self) -> list[str]:
         source, repeats = self.source, self.plan.repeats
         images = f"{len(source)} images of {len(source.names)} classes"
-        views = f", {repeats} views of each image in a batch" if repeats > 1 else ""
+        views = f", {repeats} views of each image per batch" if repeats > 1 else ""
         notes = [*source.notes]
         if self.evaluator:
             notes += self.evaluator.source.notes
@@ -217,9 +217,9 @@ def scaled(optimizer: ClassificationOptimizer, batch_size: int) -> Classificatio
 
 
 def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Sequence[str]) -> dict:
-    """Random parameters from a scheme of `model.init`, or the parameters of a yolos-jax checkpoint.
+    """Random parameters from an initialisation scheme, or the parameters of a yolos-jax checkpoint.
 
-    If the checkpoint's classes differ from `names`, the heads are reinitialised. `InputError` if its model differs.
+    If the checkpoint's classes differ from `names`, reinitialises the heads. Raises `InputError` if its model differs.
     """
     if init in SCHEMES:
         return classifier_params(model, seed, init)
@@ -231,21 +231,21 @@ def starting_classifier(model: ClassifierConfig, init: str, seed: int, names: Se
     if (meta.model.num_classes, meta.label_names) != (model.num_classes, dict(enumerate(names))):
         fresh = classifier_params(model, seed)
         params |= {name: fresh[name] for name in ("head", "head_dist") if name in fresh}
-        print(f"{init} has different classes from the data: the head is initialised; everything else is kept.")
+        print(f"the classes of {init} differ from the data's: the head is reinitialised; everything else is kept.")
     return params
 
 
 def different_model(model: ClassifierConfig, other: Any) -> list[str]:
     """Lists the differences between `model` and `other`, a checkpoint's model."""
     if not isinstance(other, ClassifierConfig):
-        return ["a detector against an image classifier"]
+        return ["a detector vs. an image classifier"]
     return other.differences(model)
 
 
 def classification_loss(graph: Any, model: ClassifierConfig, drop_path: float, smoothing: float, mixes: bool) -> Loss:
     """The mean cross entropy of a network on a `ClassBatch` whose images are mixed in pairs.
 
-    With a distillation token, it is averaged over both heads. Without `mixes`, `share` and `box` are ignored.
+    With a distillation token, it is averaged over both heads. If `mixes` is False, `share` and `box` are ignored.
     """
 
     def loss(params: dict, batch: ClassBatch, divisors: Any = None) -> tuple[jax.Array, LossReport]:
@@ -273,5 +273,5 @@ def image_count(batch: ClassBatch) -> jax.Array:
 
 
 def class_facts(source: ClassSource) -> dict[str, Any]:
-    """Properties that identify a data set, wherever it is stored."""
+    """Properties that identify a data set, regardless of where it is stored."""
     return {"fingerprint": source.fingerprint(), "images": len(source)}

@@ -1,6 +1,6 @@
 """Views of images for classification: random views for training, centre crops for evaluation.
 
-The parameters of a view are drawn before the image is decoded, so a view depends only on seed, epoch and image.
+The parameters of a view are drawn before the image is decoded and depend only on its seed; see `plan.ViewSeeds`.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ class View(NamedTuple):
 
     crop: np.ndarray  # float64 [ATTEMPTS, 4] in 0..1: area, ratio, left, top of each rectangle to try
     flip: bool
-    operations: tuple[tuple[int, float, bool], ...]  # for RandAugment, in order; see `operate`
-    box: tuple[int, int, int, int]  # erased box (left, top, width, height) in pixels; zeros for none
-    noise: int  # seed of the erased pixels
+    operations: tuple[tuple[int, float, bool], ...]  # of RandAugment, in order of application; see `operate`
+    box: tuple[int, int, int, int]  # erased box (left, top, width, height) in pixels; zeros if there is none
+    noise: int  # seed of the noise in the erased box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CentreView:
     def pixels(self, image: Image.Image, view: View) -> np.ndarray:
         short, (width, height) = max(self.size, math.floor(self.size / self.share)), image.size
         size = max(short, int(short * width / height)), max(short, int(short * height / width))
-        # Only the middle of extremely long images is used, so only that is resized.
+        # Only the middle of extremely long images is used, so only the middle is resized.
         if max(size) > _LONGEST * short:
             image = _middle(image)
             size = (_LONGEST * short, short) if width > height else (short, _LONGEST * short)
@@ -99,7 +99,7 @@ _LONGEST = 50  # maximum ratio of the long side to the short side in evaluation
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """Crops the middle of a very long image, with an aspect ratio of `_LONGEST`."""
+    """Crops a very long image to its middle, with an aspect ratio of `_LONGEST`."""
     width, height = (min(side, _LONGEST * min(image.size)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
@@ -108,8 +108,8 @@ def _middle(image: Image.Image) -> Image.Image:
 def cropped_box(tries: np.ndarray, size: tuple[int, int], least: float) -> tuple[int, int, int, int]:
     """(left, top, width, height) of the first rectangle that fits into an image of (width, height) `size`.
 
-    Relative areas are uniform from `least` to 1, and the logarithms of aspect ratios are uniform within `RATIO`. If no
-    rectangle fits, the result is the largest central rectangle within `RATIO`.
+    Relative areas are uniformly distributed from `least` to 1, and the logarithms of aspect ratios within `RATIO`. If
+    no rectangle fits, returns the largest centred rectangle with a ratio within `RATIO`.
     """
     width, height = size
     low, high = (math.log(bound) for bound in RATIO)

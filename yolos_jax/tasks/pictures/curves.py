@@ -18,16 +18,16 @@ MOST = 1e300  # maximum of a plotted value; an integer in a damaged file may be 
 
 
 class Panel(NamedTuple):
-    """A panel of a figure. Each of its lines is a (label, metrics lines of a run, key of a metric)."""
+    """A panel of a figure. Each curve in `lines` is a (label, metrics lines of a run, metric key)."""
 
     title: str
     lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]
     logarithmic: bool = False
-    shares: bool = False  # fractions: the axis shows 0 to 1, and the first line's maximum is marked
+    shares: bool = False  # values are fractions: the axis spans 0 to 1, and the first curve's maximum is marked
 
 
 def read_lines(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, sorted by step, without damaged lines. `InputError` if it is unreadable."""
+    """The lines of a run's `metrics.jsonl`, sorted by step, without damaged ones. Raises `InputError` if unreadable."""
     found = (numbers_of(line) for line in read_bytes(Path(workdir) / METRICS, most=MOST_BYTES).splitlines())
     return sorted((line for line in found if line is not None), key=lambda line: line["step"])
 
@@ -42,7 +42,7 @@ def series(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
 
 
 def draw_panels(panels: Sequence[Panel], path: str | Path, columns: int = 2, font: str = "") -> None:
-    """Plots curves over steps and writes them as a PNG file; lines with few points have markers. See `save_figure`."""
+    """Plots curves against the step and writes a PNG file; curves with few points have markers. See `save_figure`."""
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(5.2 * columns, 3.2 * rows, rows, columns)
     for axis, panel in zip(axes.flat, panels):
@@ -98,7 +98,7 @@ class Curves:
         self._drawn = -1  # size of the metrics file in bytes when the curves were last drawn
 
     def draw(self, step: int, result: Evaluated | None = None) -> None:
-        """Draws the curves, unless the metrics file has not changed since the last call."""
+        """Redraws the curves if the size of the metrics file has changed since the last call."""
         size = (self.workdir / METRICS).stat().st_size
         if size != self._drawn:
             self._drawn = size

@@ -21,7 +21,7 @@ MOST_POINTS = 1000  # maximum number of points per line; more would be indisting
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
     """Returns a matplotlib `Figure` of the given size in inches, and its axes as an array `[rows, columns]`.
 
-    The figure needs no display and need not be closed. `InputError` if matplotlib is not installed.
+    The figure needs no display and need not be closed. Raises `InputError` if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def bar_style(number: int) -> dict[str, Any]:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Reduces a curve, `[n]` arrays, to at most `most` points by averaging equal parts. Keeps the last point."""
+    """Reduces a curve (two `[n]` arrays) to at most `most` points by averaging segments; keeps the last point."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x) - 1, most).astype(int)
@@ -84,7 +84,7 @@ def save_figure(figure: Any, path: str | Path, font: str = "") -> None:
 
 
 def _set_plain_text(figure: Any, font: str) -> None:
-    """Turns off math text. Logarithmic axes get plain tick labels, because theirs would then show dollar signs."""
+    """Turns off math text. Logarithmic axes get plain tick labels, because the default ones contain math text."""
     from matplotlib import font_manager
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter, LogFormatterMathtext

@@ -15,9 +15,9 @@ from yolos_jax.inference.drawing import draw_boxes
 from yolos_jax.training.task import Evaluated
 
 SHOWN = 8  # number of images that are drawn
-COLUMNS = 4  # columns of the sheet; a row shows two images, each of them twice
+COLUMNS = 4  # columns of the sheet; each image is shown twice, so a row has two images
 THRESHOLD = 0.5  # minimum score of the detections that are drawn
-FIRST = 3  # number of detections per image that are always drawn, because early scores are low
+FIRST = 3  # number of detections per image that are always drawn, because scores are low at first
 SIDE = 360  # longer side of an image in pixels
 QUALITY = 88  # JPEG quality
 

@@ -1,7 +1,7 @@
 """A program that sends a run's metrics to one service. A run starts it as `python -P child.py wandb`.
 
 It reads lines of JSON: a description of the run, then points of its curves, and `{"end": true}` unless the run was
-killed. It imports nothing from this package, so it starts quickly and needs no import path.
+killed. It imports nothing from this package, so it starts quickly and does not need the package on its path.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PROJECT = "yolos-jax"  # unless an environment variable sets another name
+PROJECT = "yolos-jax"  # default name of the project; environment variables can override it
 Values = Mapping[str, float]
 
 
@@ -57,7 +57,7 @@ class Mlflow:
         self.Metric = Metric
         here = not os.environ.get("MLFLOW_TRACKING_URI")
         if here:
-            os.chdir(run["folder"])  # some characters of a path are not valid in the URL of a database
+            os.chdir(run["folder"])  # a path may contain characters that are not valid in a database URL
         self.client = MlflowClient("sqlite:///mlflow.db" if here else None)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
@@ -93,7 +93,7 @@ class Trackio:
         far = any(os.environ.get(f"TRACKIO_{name}") for name in ("SPACE_ID", "SERVER_URL"))
         here = not far and not os.environ.get("TRACKIO_DIR")
         if not far:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # it would look up the user's name
+            os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise, Trackio looks up the user's name
         if here:
             os.environ["TRACKIO_DIR"] = f"{run['folder']}/trackio"
         import trackio
@@ -121,7 +121,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Sent:
-    """Records in a file what has been sent, so that the steps that a resumed run repeats are not sent again."""
+    """Records in a file what has been sent, so that steps repeated by a resumed run are not sent again."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -146,7 +146,7 @@ class Sent:
 
 
 def serve(lines: Iterable[bytes], open_client: Callable[[Mapping[str, Any]], Any], progress: str) -> None:
-    """Sends the points that a run writes, until it ends or is killed.
+    """Sends the points that a run writes, until the run ends or is killed.
 
     Args:
       lines: see this module's docstring.
@@ -183,7 +183,7 @@ def wait_for_earlier() -> None:
             return fcntl.flock(sys.stderr, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)
-        except OSError:  # the file system has no locks
+        except OSError:  # the file system does not support locks
             return
 
 

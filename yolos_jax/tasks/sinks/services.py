@@ -31,10 +31,10 @@ def check_installed(names: Sequence[str]) -> None:
     """Raises `InputError` if the package of a service is not installed."""
     for name in names:
         found = importlib.util.find_spec(name) if name != TENSORBOARD else None
-        # A service may write to a folder with its name, which Python finds as a namespace package.
+        # A service may create a folder with its own name, which Python finds as a namespace package.
         if name != TENSORBOARD and (found is None or found.origin is None):
             raise InputError(
-                f"train.log has {name}, which is not installed: run pip install 'yolos-jax[{name}]', or leave it out."
+                f"train.log has {name}, which is not installed: run pip install 'yolos-jax[{name}]', or remove it."
             )
 
 
@@ -46,7 +46,7 @@ def open_sinks(
     Args:
       workdir: the run's folder; services write there unless their environment variables set another location.
       names: the loggers; see `train.log` for the choices.
-      config: the recipe, JSON-serialisable.
+      config: the recipe as JSON-serialisable values.
       say: prints a message during training.
 
     Raises:
@@ -129,7 +129,7 @@ class Service:
         self._waiting = bytearray()
         with log.open("ab") as output:
             self._start = output.tell()
-            with contextlib.suppress(OSError):  # still locked after a kill; child.py then waits
+            with contextlib.suppress(OSError):  # a killed run's process may hold the lock; child.py waits
                 fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0, start_new_session=True
@@ -204,7 +204,7 @@ class Service:
 
 
 def finish(services: Sequence[Service]) -> None:
-    """Waits up to `PATIENCE` seconds until the services have sent everything, and closes them."""
+    """Waits up to `PATIENCE` seconds for the services to send everything, then closes them."""
     for service in services:
         service.end()
     start = time.monotonic()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Board:
-    """Writes curves from step `start` on, without the thread of SummaryWriter, which hangs when the disk is full."""
+    """Writes curves from step `start` on, without SummaryWriter's thread, which hangs when the disk is full."""
 
     def __init__(self, folder: Path, start: int):
         from tensorboardX import event_file_writer, proto, summary  # slow: imports PyTorch if installed

@@ -24,7 +24,7 @@ from yolos_jax.model.yolos import Yolos, abstract
 class BatchLook(NamedTuple):
     """Attention in a batch. The T tokens are CLS, the Q DET tokens, patches row by row, and padding (weight 0)."""
 
-    scores: jax.Array  # float32 [B, Q], of each DET token's best class; the first three are from `postprocess`
+    scores: jax.Array  # float32 [B, Q], of each DET token's best class; this and the next two are from `postprocess`
     labels: jax.Array  # int32 [B, Q]
     boxes: jax.Array  # float32 [B, Q, 4], absolute xyxy
     attention: jax.Array  # float32 [layers, B, heads, Q, T]; each row sums to 1
@@ -39,10 +39,10 @@ class Seen:
     """
 
     image: Image.Image  # RGB, upright, at its original size
-    grid: tuple[int, int]  # (h, w), patches
+    grid: tuple[int, int]  # (h, w) in patches
     scores: np.ndarray  # float32 [Q], probability of the label
-    labels: np.ndarray  # int32 [Q], the model's labels; index of its logits
-    names: list[str]  # class names of the labels; the number as text if the checkpoint has no name
+    labels: np.ndarray  # int32 [Q], the model's labels, which index its logits
+    names: list[str]  # class names of the labels; a label without a name is given as a number
     boxes: np.ndarray  # float32 [Q, 4], absolute xyxy in the image's pixels
     layers: tuple[int, ...]  # blocks of `attention`, counted from 0
     attention: np.ndarray  # float32 [layers, heads, Q, 1 + Q + h * w]; each row sums to 1
@@ -71,8 +71,8 @@ class Seen:
 def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.ndarray:
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
-    The values of a token sum to less than 1; the rest is its attention to the CLS and DET tokens. For `detector`,
-    `image` and errors see `look_at`; `layer` is the block, counted from 0, or negative from the last.
+    The values of a token sum to less than 1; the rest is its attention to the CLS and DET tokens. `layer` is
+    the index of the block; negative indices count from the last. For the other arguments and errors see `look_at`.
     """
     return look_at(detector, image, (layer,)).maps()
 
@@ -83,9 +83,9 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
     Args:
       detector: provides the network and the size to which images are resized.
       image: any input of a `Detector`.
-      layers: blocks whose attention is returned, counted from 0, or negative from the last; may be empty.
-      rollout: whether to also compute attention rollout over all blocks (arXiv 2005.00928): the product over the
-        blocks of half the heads' mean attention plus half the identity.
+      layers: indices of the blocks whose attention is returned; negative ones count from the last. May be empty.
+      rollout: whether to also compute attention rollout over all blocks (arXiv 2005.00928): the product, over
+        all blocks, of half the heads' mean attention plus half the identity.
 
     Raises:
       UnreadableImage: the image cannot be read.
@@ -110,7 +110,7 @@ def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,
 
 
 def block_of(layer: int, depth: int) -> int:
-    """A block's number counted from 0; negative ones count from the last. Raises `InputError` if it does not exist."""
+    """Converts a possibly negative block index to a nonnegative one. Raises `InputError` if there is no such block."""
     if not -depth <= layer < depth:
         raise InputError(f"there is no layer {layer}; the model has {depth} layers, counted from 0 (-1 is the last).")
     return layer % depth
@@ -136,8 +136,8 @@ def look_at_batch(
 def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
     """Computes the rollout, float32 `[B, Q, T]`, from the input of each block, `[depth, B, T, D]`.
 
-    The DET rows of the product of the blocks' matrices, computed from the last block backwards: the rows are multiplied
-    by one matrix after another, so that no product of two matrices is needed.
+    The result is the DET rows of the product of the blocks' matrices. The rows are multiplied by one matrix at a time,
+    starting with the last block, so that two matrices are never multiplied.
     """
     queries, block = network.config.det_tokens, network.compute.query_block
     length = 1 + queries + area

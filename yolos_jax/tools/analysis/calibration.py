@@ -11,7 +11,7 @@ BINS = 20  # number of bins, of equal width
 
 
 class Calibration(NamedTuple):
-    """Detections by score, `B` bins from 0 to 1; a bin includes its lower edge, and the last one also 1."""
+    """Detections by score, `B` bins from 0 to 1; a bin includes its lower edge, and the last bin also includes 1."""
 
     edges: np.ndarray  # float64 [B + 1]
     right: np.ndarray  # int64 [B], detections matched to an object of their category at IoU 0.5
@@ -28,7 +28,7 @@ class Calibration(NamedTuple):
         """Expected calibration error: the mean absolute difference between score and precision, weighted by detections.
 
         Args:
-          least: only bins from this score up are used; the result is NaN if they are all empty.
+          least: only bins that start at this score or above are used; the result is NaN if they are all empty.
         """
         used = (self.edges[:-1] >= least - 1e-9) & (self.right + self.wrong > 0)
         if not used.any():

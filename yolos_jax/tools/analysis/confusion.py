@@ -15,7 +15,7 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
     ignored.
 
     Args:
-      categories: number of the ground truth's categories.
+      categories: number of categories in the ground truth.
       threshold: minimum score of a detection.
     """
     matrix = np.zeros((categories + 1, categories + 1), np.int64)
@@ -38,9 +38,9 @@ def confusion_matrix(images: Iterable[MatchedImage], categories: int, threshold:
 
 
 def paired(overlaps: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs rows and columns of `[n, m]` overlaps, each at most once, largest first; returns (rows, columns).
+    """Pairs rows and columns of `[n, m]` overlaps, each at most once, largest overlap first; returns (rows, columns).
 
-    Among equal overlaps, pairs of the same category come first.
+    If overlaps are equal, pairs of the same category come first.
     """
     rows, columns = np.nonzero(overlaps >= FOREGROUND)
     order = np.lexsort((~same[rows, columns], -overlaps[rows, columns]))

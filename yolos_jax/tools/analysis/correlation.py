@@ -1,7 +1,7 @@
 """The paper's study of whether similar DET tokens predict nearby boxes (section 4.4).
 
 For every image and over all pairs of DET tokens, computes the Pearson correlation of the tokens' cosine similarity with
-the distance between their boxes' centres (the paper: -0.80 on average), and with the cosine similarity of their
+the distance between their boxes' centres (-0.80 on average in the paper), and with the cosine similarity of their
 classifier features (-0.07). The paper does not specify which tokens, distances and classifier features it uses, so this
 module computes the correlations for several choices of each.
 """
@@ -22,7 +22,7 @@ PAPER = {"centres": -0.80, "classifier": -0.07}
 AGAINST = ("centres, fractions", "centres, pixels", "classifier, last hidden layer", "classifier, logits")
 BINS = 100  # number of bins per axis of the scatter figures
 SCATTERED = 0, 2  # indices in AGAINST of the quantities in the scatter figures
-SPANS = (0, 2**0.5), (-1, 1)  # ranges of these quantities; the diagonal is the largest distance
+SPANS = (0, 2**0.5), (-1, 1)  # ranges of these quantities; the largest distance is the diagonal
 
 
 def readings_of(depth: int) -> list[str]:
@@ -87,7 +87,7 @@ class Correlations:
         self.images = np.zeros(shape, np.int64)  # number of images with a defined correlation
         self._mean, self._squares = np.zeros(shape), np.zeros(shape)
         self._least, self._most = np.full(shape, np.inf), np.full(shape, -np.inf)
-        # Number of pairs by the tokens' cosine and the distance in fractions, or the cosine of the hidden layer.
+        # Histograms of pairs: the tokens' cosine by the distance in fractions, and by the cosine of the hidden layer.
         self.scatter = np.zeros((2, BINS, BINS), np.int64)
 
     @property
@@ -112,7 +112,7 @@ class Correlations:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each version of the tokens and each quantity; NaN if no image has a correlation."""
+        """One row for each version of the tokens and each quantity; NaN if undefined for all images."""
         spread = np.sqrt(self._squares / np.maximum(self.images, 1))
         numbers = {"mean": self._mean, "spread": spread, "least": self._least, "most": self._most}
         out = []
@@ -135,8 +135,8 @@ class Correlations:
 def examine_correlation(evaluator: Evaluator, params: dict, layer: int | None = None) -> tuple[Correlations, list[str]]:
     """Computes the correlations of all images; also returns a message for each unreadable image.
 
-    `layer` is the block whose tokens the scatter figures show, counted from 0; by default, they show those after
-    the last norm. Raises `InputError` if the model has too few tokens.
+    `layer` is the block whose tokens the scatter figures show, counted from 0; by default, they show the
+    tokens after the last norm. Raises `InputError` if the model has too few tokens.
     """
     config, source = evaluator.model, evaluator.source
     check_tokens(config)

@@ -25,9 +25,9 @@ from yolos_jax.model.yolos import abstract, apply
 from yolos_jax.tools.analysis.multiply_adds import mean_multiply_adds, multiply_adds, parameter_count
 from yolos_jax.tools.analysis.tables import markdown
 
-IMAGES = 100  # number of images, the first ones in the annotation file
-NOTABLE = 0.02  # smallest relative difference from the paper to report
-PARTS = "embedding", "linear", "attention", "heads"  # names of the fields of `MultiplyAdds`
+IMAGES = 100  # number of images to average over: the first ones in the annotation file
+NOTABLE = 0.02  # relative difference from the paper above which it is reported
+PARTS = "embedding", "linear", "attention", "heads"  # column names for the fields of `MultiplyAdds`
 # variant, short side, billions of multiply-adds, images per second on a 1080 Ti, AP (arXiv 2106.00666)
 PAPER = (
     ("ti", 256, 3.4, 114, 23.1), ("ti", 432, 11.7, 84, 28.6), ("ti", 512, 18.8, 60, 28.7), ("ti", 528, 20.7, 51, 30.0),
@@ -57,7 +57,7 @@ def published_rows(sizes: np.ndarray, variants: Sequence[str] = tuple(VARIANTS))
 
 
 def cost_row(name: str, config: YolosConfig, geometry: Geometry, sizes: np.ndarray) -> dict[str, Any]:
-    """Parameters, and mean multiply-adds per image for images of (width, height) `sizes`, JSON-ready.
+    """Parameters, and mean multiply-adds per image for images of (width, height) `sizes`, JSON-serialisable.
 
     `multiply_adds_as_published` counts all tokens of the last block; `multiply_adds` and its parts count only the
     tokens that this implementation computes.
@@ -88,14 +88,14 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     name = "G" if whole >= 1e9 else "M"
     shown = {
         "variant": row["variant"], "short side": str(row["short_side"]),
-        "parameters": f"{row['parameters'] / 1e6:.1f} M", "with full last block": f"{whole / unit:.1f} {name}",
+        "parameters": f"{row['parameters'] / 1e6:.1f} M", "multiply-adds, all tokens": f"{whole / unit:.1f} {name}",
     }  # fmt: skip
     if "paper" in row:
-        shown["the paper's"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
-    shown["multiply-adds here"] = f"{row['multiply_adds'] / unit:.1f} {name}"
+        shown["in the paper"] = f"{row['paper'] / 1e9:g} G ({100 * (whole / row['paper'] - 1):+.1f} %)"
+    shown["multiply-adds"] = f"{row['multiply_adds'] / unit:.1f} {name}"
     shown |= {part: f"{row[part] / unit:.2f} {name}" for part in PARTS}
     if "paper" in row:
-        shown["the paper's images/s, 1080 Ti"] = f"{row['paper_fps']:g}"
+        shown["images/s in the paper, 1080 Ti"] = f"{row['paper_fps']:g}"
     return shown
 
 
@@ -107,9 +107,9 @@ def differences_from_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
         if abs(off) > NOTABLE:
             needed = row["patches"] * (1 + off) ** (-1 / _growth(row))
             out.append(
-                f"{row['variant']} at {row['short_side']}: {100 * off:+.1f} %. The paper averages over the first "
-                f"{IMAGES} images of COCO val; its value corresponds to about {needed:.0f} patches per image. The "
-                f"{row['images']} images here have {row['patches']:.0f} on average."
+                f"{row['variant']} at short side {row['short_side']}: {100 * off:+.1f} %. The paper averages over the "
+                f"first {IMAGES} images of COCO val; its value corresponds to about {needed:.0f} patches per image. "
+                f"The {row['images']} images used here have {row['patches']:.0f} on average."
             )
     return out
 
@@ -124,8 +124,8 @@ def _growth(row: dict[str, Any]) -> float:
 def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
     """Half of the floating-point operations that XLA counts for one image of `rows` x `columns` patches.
 
-    XLA counts a loop's body once, so the blocks and heads are unrolled for it. It also counts norms, softmax, GELU and
-    the resizing of the positions, which `multiply_adds` leaves out. Nothing is compiled.
+    XLA counts the body of a loop once, so the blocks and heads are unrolled. It also counts norms, softmax, GELU and
+    the resizing of position embeddings, which `multiply_adds` omits. Nothing is compiled.
     """
     tokens = rows * columns
     compute = Compute(query_block=1 + config.det_tokens + tokens, max_side=max(Compute.max_side, rows, columns))
@@ -140,7 +140,7 @@ def counted_by_xla(config: YolosConfig, rows: int, columns: int) -> float:
 
 
 def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[str, float]:
-    """Images per second at batch size 1, without compilation, for the network only and including image reading."""
+    """Images per second at batch size 1, excluding compilation: for the network alone, and including image reading."""
     compiled: set[int] = set()  # token counts of compiled programs
     seconds = {"network": 0.0, "reading": 0.0}
     for given in tqdm(images, "measuring", unit="image"):
@@ -159,14 +159,14 @@ def frames_per_second(detector: Detector, images: Sequence[ImageLike]) -> dict[s
 
 
 def timed(run: Callable[[], Any]) -> float:
-    """Seconds of one run."""
+    """Calls a function and returns the elapsed seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def environment(device: jax.Device) -> dict[str, Any]:
-    """The environment of the measurement, JSON-ready."""
+    """Describes the environment of the measurement with JSON-serialisable values."""
     versions = {}
     for name in ("jax", "jaxlib", "flax", "torch", "transformers"):
         try:

@@ -1,6 +1,6 @@
 """Kinds of detection errors, as in TIDE (Bolya et al. 2020, arXiv 2008.08115).
 
-Every false positive under COCO's rule at IoU 0.5 gets the first of the kinds below that applies. The cost of a kind is
+Every false positive under COCO's rule at IoU 0.5 is assigned the first kind below that applies. The cost of a kind is
 the gain in AP50 if only its errors are corrected: a wrong class or location is corrected once for each object, other
 wrong detections are removed, and missed objects are dropped from the ground truth. If several errors have the same
 target object, the one with the highest score is corrected, regardless of its kind, and the others are removed.
@@ -40,8 +40,8 @@ class ErrorCounts(NamedTuple):
     """Errors of all images, one entry for each of `KINDS`."""
 
     counts: np.ndarray  # int64, errors among all detections
-    above: np.ndarray  # int64, among detections with a score of at least `threshold`; both count missed objects
-    costs: np.ndarray  # float64, the AP50 lost to each
+    above: np.ndarray  # int64, errors with a score of at least `threshold`; missed objects are in both counts
+    costs: np.ndarray  # float64, the AP50 lost to each kind of error
     ap50: float
     threshold: float
 
@@ -54,7 +54,7 @@ class Detected(NamedTuple):
     right: np.ndarray
     kinds: np.ndarray
     targets: np.ndarray  # NONE for all but the best detection of each object
-    repaired: np.ndarray  # the label of the target
+    repaired: np.ndarray  # the label of the target object
 
 
 def errors_of(image: MatchedImage) -> ImageErrors:
@@ -84,11 +84,11 @@ def errors_of(image: MatchedImage) -> ImageErrors:
 
 
 def count_errors(images: Iterable[MatchedImage], categories: int, threshold: float = 0.5) -> ErrorCounts:
-    """Counts and costs of each kind of error.
+    """Computes the number and the cost of the errors of each kind.
 
     Args:
-      categories: number of the ground truth's categories.
-      threshold: lowest score of the detections in `ErrorCounts.above`.
+      categories: number of categories in the ground truth.
+      threshold: minimum score of the detections in `ErrorCounts.above`.
     """
     detected, objects, missed = _collected(images, categories)
     now = ap50(detected.scores, detected.labels, detected.right, objects)
@@ -101,7 +101,7 @@ def count_errors(images: Iterable[MatchedImage], categories: int, threshold: flo
         above.append(int((mine & (detected.scores >= threshold)).sum()))
         costs.append(_repaired(detected, number, objects) - now)
     lost = int(missed.sum())
-    left = objects - missed  # a class without remaining objects and without detections is left out of the mean
+    left = objects - missed  # a class without remaining objects and without detections is omitted from the mean
     asked = (left > 0) | ((objects > 0) & (np.bincount(detected.labels, minlength=categories) > 0))
     costs.append(ap50(detected.scores, detected.labels, detected.right, left, asked) - now)
     return ErrorCounts(np.array([*counts, lost]), np.array([*above, lost]), np.array(costs), now, threshold)
@@ -151,7 +151,7 @@ def ap50(
       asked: bool `[K]`, classes to average over; by default those with objects. A class without objects has an AP of 0.
 
     Returns:
-      0..1; -1 if no class is requested.
+      The mean, 0..1; -1 if no class is requested.
     """
     asked = objects > 0 if asked is None else asked
     order = np.argsort(-scores, kind="stable")

@@ -104,7 +104,7 @@ def classes_figure(rows: Sequence[dict[str, Any]]) -> Any:
     axis.bar(places, annotated, color="#bbbbbb", label="annotated")
     axis.plot(places, np.where(predicted > 0, predicted, np.nan), "o", color="#0072b2", ms=4, label="predicted")
     axis.set_yscale("log")
-    axis.set_ylabel("fraction of all", fontsize=8)
+    axis.set_ylabel("fraction of the total", fontsize=8)
     axis.set_xticks(places, [row["name"] for row in rows], rotation=90, fontsize=6)
     axis.tick_params(axis="y", which="both", labelsize=7)
     axis.margins(x=0.01)
@@ -117,7 +117,7 @@ def correlation_figure(found: Correlations) -> Any:
     from matplotlib.colors import LogNorm
 
     figure, axes = new_figure(7.5, 3.3, 1, 2)
-    names = ("distance of the centres, fractions", "cosine of the classifier's last hidden layer")
+    names = ("distance between centres (fractions of the sides)", "cosine of the classifier's last hidden layer")
     for axis, counts, name, span in zip(axes.flat, found.scatter, names, SPANS, strict=True):
         shown = np.ma.masked_equal(counts.T, 0)
         most = max(int(counts.max()), 2)
@@ -134,7 +134,7 @@ def correlation_figure(found: Correlations) -> Any:
 
 
 def positions_figure(found: Likeness) -> Any:
-    """Draws the similarity of all patches to each chosen patch, which is marked."""
+    """Draws the similarity of all patches to each chosen patch, which is marked with a cross."""
     rows, columns = (len(np.unique(found.places[:, axis])) for axis in (0, 1))
     h, w = found.maps.shape[1:]
     figure, axes = new_figure(1.3 * columns + 0.9, 1.3 * rows * min(h / w, 2) + 0.7, rows, columns)

@@ -16,7 +16,7 @@ MOST = 100  # maximum number of detections per category and image, as in COCO's 
 
 
 class MatchedImage(NamedTuple):
-    """One image. Labels are indices of the ground truth's categories, in the order of their ids."""
+    """One image. Labels are indices of the ground truth's categories, sorted by id."""
 
     image_id: int
     scores: np.ndarray  # float64 [n], best first
@@ -24,7 +24,7 @@ class MatchedImage(NamedTuple):
     boxes: np.ndarray  # float64 [n, 4], corners in pixels
     true_labels: np.ndarray  # int64 [m]
     true_boxes: np.ndarray  # float64 [m, 4]
-    crowd: np.ndarray  # bool [m]: regions of many objects, in which detections are ignored
+    crowd: np.ndarray  # bool [m]: regions with many objects, in which detections are ignored
     overlaps: np.ndarray  # float64 [n, m]: IoU; with a crowd, the fraction of the detection inside it
     taken: np.ndarray  # int64 [n]: the object that a detection is matched to, possibly a crowd; -1 for none
 
@@ -56,7 +56,7 @@ def matched_images(
 
     Args:
       truth: the content of a COCO annotation file, crowds included.
-      results: entries of a COCO results file; those of categories that the ground truth does not list are ignored.
+      results: entries of a COCO results file; entries with categories that the ground truth lacks are ignored.
       image_ids: images to score; by default all images of the ground truth.
     """
     evaluation = evaluation_of(truth, results, image_ids)

@@ -1,4 +1,4 @@
-"""The cost of a model: multiply-adds of each part, by formula, and parameters.
+"""The cost of a model: multiply-adds of each part, computed with formulas, and the number of parameters.
 
 The paper's FLOPs (Tables 4 to 6) are multiply-adds, each counted once, of matrix products and convolutions only, as
 counted by Detectron2. XLA and most vendors count a multiply-add as two.
@@ -15,7 +15,7 @@ from yolos_jax.model.yolos import abstract
 
 
 class MultiplyAdds(NamedTuple):
-    """Multiply-adds of one image's forward pass. Resizing position embeddings is left out, as in the paper."""
+    """Multiply-adds of one image's forward pass. As in the paper, resizing of position embeddings is not counted."""
 
     patches: int  # the embedding of the patches
     linear: int  # qkv, the projection after attention, and the MLP in all blocks
@@ -40,7 +40,7 @@ def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bo
     last = queries
     if as_published:
         last = tokens
-    asking = (config.depth - 1) * tokens + last  # number of query tokens in all blocks together
+    asking = (config.depth - 1) * tokens + last  # total number of query tokens in all blocks
     keys = config.depth * tokens
     linear = asking * (width * width + width * width + 2 * width * hidden) + keys * 2 * width * width
     heads = queries * (4 * width * width + width * (config.num_classes + 1) + width * 4)
@@ -48,7 +48,7 @@ def multiply_adds(config: YolosConfig, rows: int, columns: int, as_published: bo
 
 
 def mean_multiply_adds(config: YolosConfig, grids: np.ndarray, as_published: bool = False) -> float:
-    """The mean over images of int `[n, 2]` (rows, columns) patches."""
+    """The mean over images; `grids` is int `[n, 2]`, (rows, columns) of patches."""
     return float(np.mean([multiply_adds(config, int(h), int(w), as_published).total for h, w in grids]))
 
 

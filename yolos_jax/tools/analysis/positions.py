@@ -1,4 +1,4 @@
-"""Cosine similarity of position embeddings, as trained and as resized for an image."""
+"""Cosine similarity of position embeddings, at their trained size or resized for an image."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ import numpy as np
 from yolos_jax.errors import InputError
 from yolos_jax.model.position import resize_to_tokens
 
-PLACES = 5  # chosen patches per side of the grid, whose similarity to all patches is drawn
+PLACES = 5  # chosen patches per side of the grid; their similarity to all patches is drawn
 
 
 class Grid(NamedTuple):
     """One set of position embeddings."""
 
-    name: str  # "initial", or "after block 3"
+    name: str  # for example "initial" or "after block 3"
     patches: np.ndarray  # float32 [h, w, D]
     det: np.ndarray  # float32 [Q, D]
 
@@ -26,9 +26,9 @@ class Likeness(NamedTuple):
 
     name: str
     places: np.ndarray  # int [n, 2], (row, column) of the chosen patches
-    maps: np.ndarray  # float32 [n, h, w], each chosen patch with all patches
-    det: np.ndarray  # float32 [Q, Q], the DET tokens' embeddings with each other
-    det_patches: np.ndarray  # float32 [Q, h, w], the DET tokens' embeddings with those of the patches
+    maps: np.ndarray  # float32 [n, h, w], of each chosen patch and all patches
+    det: np.ndarray  # float32 [Q, Q], of all pairs of DET tokens
+    det_patches: np.ndarray  # float32 [Q, h, w], of each DET token and all patches
 
 
 def grids_of(params: dict) -> list[Grid]:
@@ -54,7 +54,7 @@ def resized_grid(grid: Grid, rows: int, columns: int) -> Grid:
 
 
 def likeness(grid: Grid, places: int = PLACES) -> Likeness:
-    """Similarity of `places` x `places` evenly spaced patches to all others, without computing all pairs."""
+    """Similarity of `places` x `places` evenly spaced patches to all patches, without computing all pairs."""
     h, w, _ = grid.patches.shape
     ys, xs = (np.unique(((np.arange(places) + 0.5) * side / places).astype(int)) for side in (h, w))
     chosen = np.array([(y, x) for y in ys for x in xs])
@@ -70,7 +70,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def by_distance(found: Likeness) -> list[dict[str, Any]]:
-    """Mean similarity along rows and columns of the chosen patches to the others, by distance in whole patches."""
+    """Mean similarity of the chosen patches to the patches in their row or column, by distance in patches."""
     out = []
     h, w = found.maps.shape[1:]
     for axis, side in (("row", w), ("column", h)):
@@ -95,8 +95,8 @@ def chosen_grids(grids: list[Grid], layer: int | None, depth: int) -> list[Grid]
     if layer is None:
         return grids
     if not 0 <= layer < len(grids):
-        there = f"0..{len(grids) - 1} (0 is the initial one)" if len(grids) > 1 else "0 only, the initial one"
+        there = f"layers 0 to {len(grids) - 1} (0 is the initial one)" if len(grids) > 1 else "only layer 0"
         raise InputError(
-            f"there are no position embeddings of layer {layer}; this model of {depth} blocks has {there}."
+            f"there are no position embeddings for layer {layer}; this model of {depth} blocks has {there}."
         )
     return [grids[layer]]

@@ -3,12 +3,12 @@
 | file | content |
 |---|---|
 | `per_class.csv`, `.png` | objects, AP, AP50, AP75, AR, recall of each class |
-| `precision_recall.csv`, `.png` | precision at 101 recalls, for each class and their mean, at IoU 0.50 and 0.75 |
-| `confusion.csv`, `.png` | the confusion matrix, with background |
-| `errors.csv`, `.png` | errors by kind, and the AP50 lost to each |
+| `precision_recall.csv`, `.png` | precision at 101 recalls, for each class and averaged, at IoU 0.50 and 0.75 |
+| `confusion.csv`, `.png` | the confusion matrix, including background |
+| `errors.csv`, `.png` | errors by kind, and the AP50 lost to each kind |
 | `scores.csv`, `.png` | correct and wrong detections by score |
 | `calibration.csv`, `.png` | precision by score |
-| `worst.csv`, `worst/` | the images with the most errors, drawn: ground truth beside detections |
+| `worst.csv`, `worst/` | the images with the most errors: ground truth and detections side by side |
 | `summary.json` | scalar results, and definitions |
 | `tensorboard/` | each class's AP, AP50 and AR |
 """
@@ -34,7 +34,7 @@ from yolos_jax.tools.analysis.matched_images import FOREGROUND, matched_images
 from yolos_jax.tools.analysis.tables import write_csv
 from yolos_jax.tools.analysis.worst_images import draw_worst
 
-THRESHOLD = 0.5  # default score threshold, see `Detector`
+THRESHOLD = 0.5  # default score threshold; see `Detector`
 IOUS = 0.5, 0.75  # IoU thresholds of the precision-recall curves
 BACK = "(background)"
 
@@ -53,18 +53,18 @@ def write_results(
     """Writes all files listed in this module's docstring.
 
     Args:
-      folder: existing files are kept, unless they have one of these names.
+      folder: the output folder; existing files with other names are kept.
       truth: the content of a COCO annotation file.
       results: entries of a COCO results file.
       categories: see `coco_metrics.scored`.
       image_ids: images to score.
-      read: (image id) -> the RGB image, called for the worst images; may raise `UnreadableImage`.
+      read: returns the RGB image with a given id; called for the worst images; may raise `UnreadableImage`.
       threshold: minimum score of a detection in the confusion matrix and the worst images, 0..1.
       step: the checkpoint's step, for TensorBoard.
       font: a font file for class names; by default DejaVu Sans.
 
     Returns:
-      Tables to print. `InputError` if the folder cannot be written, or matplotlib is not installed.
+      Tables to print. Raises `InputError` if the folder cannot be written to or matplotlib is not installed.
     """
     path = make_folder(folder)
     matching = matched_images(truth, results, image_ids)
@@ -149,7 +149,7 @@ def write_board(path: Path, categories: CategoryScores, step: int) -> None:
 
 
 def errors_text(errors: ErrorCounts) -> str:
-    """Errors by kind, one per line."""
+    """A table of the errors, one line for each kind."""
     lines = [f"{'error':<10}  {'all':>8}  {f'score >= {errors.threshold:g}':>12}  {'AP50 lost':>9}  meaning"]
     for kind, count, above, cost in zip(KINDS, errors.counts, errors.above, errors.costs):
         lines.append(f"{kind:<10}  {count:>8}  {above:>12}  {cost:>9.4f}  {error_kinds.MEANING[kind]}")

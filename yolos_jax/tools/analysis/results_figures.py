@@ -1,4 +1,4 @@
-"""Draws figures of evaluation results. For fonts see `save_figure`."""
+"""Draws figures of evaluation results. For `font`, see `save_figure`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from yolos_jax.tasks.pictures.plotting import bar_style, line_style, new_figure,
 from yolos_jax.tools.analysis.calibration import Calibration
 from yolos_jax.tools.analysis.error_kinds import KINDS, ErrorCounts
 
-SHOWN = 100  # maximum number of categories in a figure, those with the most objects; tables list all
+SHOWN = 100  # figures show at most this number of categories (those with the most objects); tables list all
 FEW = 7  # up to this number of categories, each has its own curve
-WRITTEN = 25  # up to this number of categories, the confusion matrix is annotated with values
+WRITTEN = 25  # up to this number of categories, the confusion matrix is annotated with counts
 
 
 def mean_curve(categories: CategoryScores, iou: float) -> np.ndarray:
@@ -33,13 +33,14 @@ def draw_categories(path: Path, categories: CategoryScores, font: str = "") -> N
     for number, name in enumerate(("AP", "AP50", "AR")):
         axis.plot(values[name][there], rows, label=name, clip_on=False, zorder=3, **point_style(number))
     axis.set_yticks(rows, [f"{_short(categories.names[k])} ({categories.objects[k]})" for k in there], fontsize=8)
-    axis.set(xlim=(0, 1), ylim=(-0.7, len(there) - 0.3), xlabel="class (objects): average precision, average recall")
+    axis.set(xlim=(0, 1), ylim=(-0.7, len(there) - 0.3), xlabel="average precision / average recall")
+    axis.set_ylabel("class (number of objects)")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     save_figure(figure, path, font)
 
 
 def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], font: str = "") -> None:
-    """Draws precision over recall: the mean over categories at each IoU, and each category at the first IoU."""
+    """Draws precision-recall curves: the mean over categories at each IoU, and each category at the first IoU."""
     figure, ((means, each),) = new_figure(10, 4.2, columns=2)
     for number, iou in enumerate(ious):
         means.plot(categories.recalls, mean_curve(categories, iou), label=f"IoU {iou:.2f}", **line_style(number))
@@ -50,7 +51,7 @@ def draw_curves(path: Path, categories: CategoryScores, ious: Sequence[float], f
         each.plot(categories.recalls, categories.curve(ious[0])[:, k], **(few if len(there) <= FEW else grey))
     if len(there) > FEW:
         each.plot(categories.recalls, mean_curve(categories, ious[0]), label="mean", **line_style(0))
-    means.set_title("mean of the classes", fontsize=10)
+    means.set_title("mean over classes", fontsize=10)
     each.set_title(f"each class, IoU {ious[0]:.2f}", fontsize=10)
     for axis in (means, each):
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
@@ -105,7 +106,7 @@ def draw_scores(path: Path, scores: Calibration) -> None:
     """Draws the number of correct and wrong detections by score."""
     figure, ((axis,),) = new_figure(6, 4)
     width = np.diff(scores.edges)
-    for number, (name, values) in enumerate((("right", scores.right), ("wrong", scores.wrong))):
+    for number, (name, values) in enumerate((("correct", scores.right), ("wrong", scores.wrong))):
         left = scores.edges[:-1] + number * width / 2
         axis.bar(left, values, width / 2, align="edge", label=name, **bar_style(number))
     _logarithmic(axis, scores.right + scores.wrong)

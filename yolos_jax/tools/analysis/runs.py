@@ -1,4 +1,4 @@
-"""Compares several training runs: their curves in one figure, and a table."""
+"""Compares several training runs: plots their curves in one figure and summarises them in a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ USUAL = "total", "ce", "bbox", "giou"  # loss terms of detection, shown first
 
 
 def compare_runs(workdirs: Sequence[str | Path], out: str | Path, font: str = "") -> str:
-    """Plots the curves of runs together and writes their values.
+    """Plots the curves of several runs together and writes their values.
 
-    Writes `runs.png`, with a panel for each metric, and `runs.csv`, with a row for each line of their
+    Writes `runs.png`, with a panel for each metric, and `runs.csv`, with a row for each line of the runs'
     `metrics.jsonl`, to `out`. A metric that only some runs report is drawn for those runs.
 
     Args:
@@ -62,7 +62,7 @@ def _names(workdirs: Sequence[str | Path]) -> list[str]:
     """A name for each run: the shortest unique suffix of its folder's path."""
     parts = [Path(workdir).resolve().parts for workdir in workdirs]
     if len(set(parts)) < len(parts):
-        raise InputError("a run is given twice; give each run once.")
+        raise InputError("a run is listed twice; list each run once.")
     for length in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*each[-length:])) for each in parts]
         if len(set(names)) == len(names):
@@ -71,7 +71,7 @@ def _names(workdirs: Sequence[str | Path]) -> list[str]:
 
 
 def _headline(keys: Sequence[str]) -> list[str]:
-    """The evaluation metrics to draw: AP and AP50, or the first two of another task."""
+    """The evaluation metrics to draw: AP and AP50, or, for other tasks, the first two."""
     found = [key for key in keys if key.startswith("val/")]
     return [key for key in ("val/AP", "val/AP50") if key in found] or found[:2]
 

@@ -1,4 +1,4 @@
-"""Tables as CSV files and as markdown."""
+"""Writes tables as CSV files and formats them as markdown."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Writes a CSV file from its columns by name; numbers have full precision, NaN and None become empty cells."""
+    """Writes a CSV file from named columns. Numbers have full precision; NaN and None become empty cells."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -23,7 +23,7 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a markdown table, with columns in order of first appearance; missing values are empty."""
+    """Formats rows as a markdown table, with columns in order of first appearance; missing values are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [columns, ["---"] * len(columns)]
     lines += [[row.get(name, "") for name in columns] for row in rows]

@@ -15,14 +15,14 @@ from yolos_jax.tools.analysis.tables import write_rows
 from yolos_jax.tools.survey import AREAS
 
 SIZES = ("small", "medium", "large")
-MOST_DRAWN = 5000  # images whose boxes are kept for the figure: the size of COCO's validation split
+MOST_DRAWN = 5000  # maximum number of images whose boxes are kept for the figure; enough for COCO's validation split
 
 
 class Drawn(NamedTuple):
     """Boxes for the figure, from the first tokens and the first images of the split."""
 
     centres: np.ndarray  # float32 [tokens, n, 2], x and y as fractions of the image's sides
-    sizes: np.ndarray  # int8 [tokens, n], index of SIZES
+    sizes: np.ndarray  # int8 [tokens, n], index into SIZES
 
 
 class TokenTable:
@@ -30,8 +30,8 @@ class TokenTable:
 
     Args:
       det_tokens, num_classes: Q and K of the model.
-      images: number of images of the split.
-      tokens: number of tokens, from the first one, whose boxes in the first `MOST_DRAWN` images are kept.
+      images: number of images in the split.
+      tokens: number of tokens, starting with the first, whose boxes in the first `MOST_DRAWN` images are kept.
       confident: minimum score of a confident prediction.
     """
 
@@ -66,7 +66,7 @@ class TokenTable:
 
     @property
     def drawn(self) -> Drawn:
-        """The data of Figure 2."""
+        """The data for Figure 2."""
         there = ~np.isnan(self._drawn_centres[..., 0]).any(0)
         return Drawn(self._drawn_centres[:, there], self._drawn_sizes[:, there])
 
@@ -88,7 +88,7 @@ class TokenTable:
         return out
 
     def class_rows(self, truth: np.ndarray, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row per annotated or predicted class, most annotated first; `truth` int `[K]` counts the boxes."""
+        """One row per annotated or predicted class, most annotated first; `truth`, int `[K]`, counts the boxes."""
         predicted, all_true = self.classes.sum(0), max(int(truth.sum()), 1)
         all_predicted = max(int(predicted.sum()), 1)
         order = np.argsort(-truth, kind="stable")
@@ -100,7 +100,7 @@ class TokenTable:
         ]  # fmt: skip
 
     def pairs(self, names: dict[int, str]) -> list[dict[str, Any]]:
-        """One row for each class that a token predicts."""
+        """One row for each token and each class that it predicts."""
         return [
             {"token": int(token), "label": int(label), "name": names.get(int(label), str(label)),
              "predicted": int(self.classes[token, label])}
@@ -109,7 +109,7 @@ class TokenTable:
 
 
 def size_index(area: np.ndarray) -> np.ndarray:
-    """Index of SIZES for areas in square pixels."""
+    """Index into SIZES for areas in square pixels."""
     return np.searchsorted(AREAS, area, side="right")
 
 
@@ -118,7 +118,7 @@ def examine_tokens(
 ) -> tuple[TokenTable, list[dict[str, Any]], list[str]]:
     """Runs the network on all images and writes the tables.
 
-    Writes `predictions.json` (a COCO results file of all queries, each with its token's number), `tokens.csv`,
+    Writes `predictions.json` (a COCO results file of all queries, with their token numbers), `tokens.csv`,
     `classes.csv` and `token_classes.csv` to the folder `out`, which is created if necessary.
 
     Args:
@@ -126,8 +126,8 @@ def examine_tokens(
       tokens, confident: see `TokenTable`.
 
     Returns:
-      The table, the rows of `classes.csv`, and a message for each unreadable image. `InputError` if the split has
-      no boxes.
+      The table, the rows of `classes.csv`, and a message for each unreadable image. Raises `InputError` if
+      the split has no boxes.
     """
     source, config = evaluator.source, evaluator.model
     truth = truth_of(source, config.num_classes)

@@ -1,4 +1,4 @@
-"""Draws the images with the most errors: ground truth beside detections."""
+"""Draws the images with the most errors: ground truth and detections side by side."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from yolos_jax.tools.analysis.error_kinds import KINDS, NONE, errors_of
 from yolos_jax.tools.analysis.matched_images import MatchedImage
 from yolos_jax.tools.analysis.tables import write_csv
 
-DRAWN = 12  # number of images
+DRAWN = 12  # number of images to draw
 
 
 class Faults(NamedTuple):
-    """Numbers of correct, false and missed detections in an image."""
+    """Numbers of correct detections, false detections and missed objects in an image."""
 
     image: MatchedImage
     right: int
@@ -25,7 +25,7 @@ class Faults(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """F1 score, 0..1; 1 for an image without objects and detections."""
+        """F1 score, 0..1; 1 for an image without objects or detections."""
         total = 2 * self.right + self.false + self.missed
         return 2 * self.right / total if total else 1.0
 
@@ -39,7 +39,7 @@ def faults_of(image: MatchedImage, threshold: float) -> Faults:
 
 
 def ranked(images: Sequence[MatchedImage], threshold: float) -> list[Faults]:
-    """All images, sorted by increasing F1, then by decreasing number of errors; those without errors come last."""
+    """All images, sorted by increasing F1, then by decreasing number of errors; images without errors come last."""
     faults = [faults_of(image, threshold) for image in images]
     return sorted(faults, key=lambda f: (f.f1, -f.false - f.missed, f.image.image_id))
 
@@ -56,7 +56,7 @@ def draw_worst(
 
     Args:
       names: class names by label.
-      read: returns the RGB image of an image id.
+      read: returns the RGB image with a given id.
       font: see `draw_boxes`.
 
     Returns:
@@ -98,7 +98,7 @@ def _truth(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: fl
 
 
 def _found(pixels: Any, image: MatchedImage, names: Sequence[str], threshold: float, font: str) -> Any:
-    """Draws the detections above the threshold, with the kind of error of wrong ones."""
+    """Draws the detections above the threshold; wrong ones are labelled with the kind of error."""
     shown, kinds = image.scores >= threshold, errors_of(image).kinds
     words = []
     for label, score, kind in zip(image.labels[shown], image.scores[shown], kinds[shown]):

@@ -17,7 +17,7 @@ from yolos_jax.model.config import Compute, YolosConfig
 from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting.stablehlo import INPUTS, OUTPUTS, Onnx
 
-# Maximum difference from this package's outputs; for logits, relative to the largest one if that is above 1.
+# Maximum difference from this package's outputs; for logits, relative to the largest logit if that is above 1.
 LARGEST_DIFFERENCE = {"logits": 1e-4, "boxes": 1e-5}
 PACKAGES = ("spox", "onnxruntime")
 MEANINGS = {
@@ -32,7 +32,7 @@ def check_installed() -> None:
     """Raises `InputError` if a required package is not installed; the message names it."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'yolos-jax[onnx]'.")
+        raise InputError(f"ONNX export needs {' and '.join(missing)}: run pip install 'yolos-jax[onnx]'.")
 
 
 def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = False) -> Onnx:
@@ -42,7 +42,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
     `int8`, a second program uses int8 weights in its matrix products, so its outputs are less precise.
 
     Raises:
-      InputError: packages are not installed, or onnxruntime's outputs differ from ours.
+      InputError: packages are not installed, or the outputs of onnxruntime differ too much.
     """
     check_installed()
     from yolos_jax.tools.exporting.onnx_graph import build_model
@@ -53,7 +53,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
     versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("spox", "onnxruntime"))
     if not all(difference[name] <= LARGEST_DIFFERENCE[name] for name in difference):
         raise InputError(
-            f"the outputs of {versions} are too far from ours for this model: differences of {difference}."
+            f"for this model, the outputs of {versions} differ too much from those of yolos-jax: {difference}."
         )
     facts: dict[str, Any] = {
         "file": "detector.onnx",
@@ -62,7 +62,7 @@ def to_onnx(config: YolosConfig, compute: Compute, params: dict, int8: bool = Fa
             "grid": {"dtype": "int32", "shape": ["batch", 2], "meaning": MEANINGS["grid"]},
             "size": {"dtype": "float32", "shape": ["batch", 2], "meaning": MEANINGS["size"]},
         },
-        "outputs": "the same as of the other programs",
+        "outputs": "the same as those of the other programs",
         "made_with": versions,
         "differences_from_ours": difference,
     }
@@ -83,7 +83,7 @@ def session(content: bytes) -> Any:
 
 
 def _differences(config: YolosConfig, compute: Compute, params: dict, content: bytes) -> dict[str, float]:
-    """The largest differences between the outputs of onnxruntime and ours on two noise images."""
+    """The largest differences between the outputs of onnxruntime and yolos-jax on two images of noise."""
     patch, longest = config.patch_size, min(compute.max_side, 12)
     grid = np.array([[max(longest // 2, 1), longest], [longest, max(longest // 3, 1)]], np.int32)
     canvas = np.random.default_rng(0).integers(0, 256, (2, longest * patch, longest * patch, 3), np.uint8)
@@ -99,7 +99,7 @@ def _differences(config: YolosConfig, compute: Compute, params: dict, content: b
 
 
 def _with_int8_weights(model: Any) -> bytes:
-    """The model with int8 weights, quantized per output channel; activations are quantized dynamically."""
+    """Quantizes the weights to int8 per output channel; activations are quantized dynamically at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
 It computes the same function as `yolos_jax.model`. The images of a batch share a canvas, and attention masks the
 patches outside each image. A transformer does not depend on the order of its tokens, so the result is the same as for a
-sequence of only the image's patches.
+sequence that contains only the image's patches.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def build_model(config: YolosConfig, params: dict) -> ModelProto:
 
     Returns:
       A model with inputs `images` uint8 `[B, H, W, 3]`, `grid` int32 `[B, 2]` and `size` float32 `[B, 2]`, and outputs
-      `logits`, `boxes`, `scores`, `labels` and `pixel_boxes`, see `stablehlo.OUTPUTS`.
+      `logits`, `boxes`, `scores`, `labels` and `pixel_boxes`; see `stablehlo.OUTPUTS`.
     """
     inputs = {
         "images": argument(Tensor(np.uint8, ("batch", "height", "width", 3))),
@@ -94,7 +94,7 @@ def _gelu(x: Var) -> Var:
 
 
 def _polynomial(t: Var, coefficients: Sequence[float]) -> Var:
-    """Evaluates a polynomial by Horner's rule; the coefficient of the highest power is the first."""
+    """Evaluates a polynomial by Horner's rule; the first coefficient is that of the highest power."""
     value = _floats(coefficients[0])
     for coefficient in coefficients[1:]:
         value = op.add(op.mul(value, t), _floats(coefficient))
@@ -102,7 +102,7 @@ def _polynomial(t: Var, coefficients: Sequence[float]) -> Var:
 
 
 def _taps(size_in: int, size_out: Var, at: Var) -> Var:
-    """Float32 weights `[B, n, size_in]` of bicubic resizing along an axis (see `position.cubic_taps`).
+    """Float32 weights `[B, n, size_in]` for bicubic resizing along an axis (see `position.cubic_taps`).
 
     `size_out` is float32 `[B, 1]`, `at` float32 `[1, n]`.
     """

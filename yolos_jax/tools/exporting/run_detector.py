@@ -2,7 +2,7 @@
 
 python run_detector.py image.jpg ... [--threshold 0.5] [--onnx detector.onnx]
 
-`yolos-export` copies this file next to the programs. It only needs numpy, Pillow, and jax with flatbuffers or, for
+`yolos-export` copies this file next to the programs. It needs only numpy, Pillow, and jax with flatbuffers or, for
 ONNX, onnxruntime. export.json describes the programs' inputs and outputs. To use the programs from your own code:
 
     detector = ExportedDetector("folder")  # or OnnxDetector("folder")
@@ -44,7 +44,7 @@ def target_size(width: int, height: int, short_side: int, max_side: int, patch: 
 
 
 def open_upright(path: str) -> Image.Image:
-    """Opens an image as upright RGB, following its EXIF orientation."""
+    """Opens an image as RGB and applies its EXIF orientation."""
     if Path(path).exists() and not Path(path).is_file():  # a named pipe would block
         raise Unusable(f"{path} is not a regular file; pass an image file.")
     try:
@@ -79,7 +79,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 class Folder:
-    """An exported folder, with the code that all its programs share: it resizes images and decodes outputs."""
+    """An exported folder, with the code that all programs share for resizing images and decoding outputs."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -88,7 +88,7 @@ class Folder:
         self.description = self.read("export.json", read_description)
 
     def read(self, name: str, how: Callable[[Path], Any]) -> Any:
-        """Reads a file of the folder with the function `how`; raises `Unusable` if that fails."""
+        """Reads a file in the folder with the function `how`; raises `Unusable` if that fails."""
         try:
             if (self.folder / name).exists() and not (self.folder / name).is_file():
                 raise ValueError("it is not a regular file")
@@ -130,12 +130,12 @@ class ExportedDetector(Folder):
         super().__init__(folder)
         backend, platforms = jax.default_backend(), self.description["platforms"]
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(platforms):
-            raise Unusable(f"the programs are for {', '.join(platforms)}, but jax runs on {backend} here.")
+            raise Unusable(f"the programs are for {', '.join(platforms)}, but jax runs on {backend}.")
         self.parameters = jax.device_put(self.read(self.description["parameters"]["file"], read_arrays))
         self.programs: dict[str, Any] = {}
 
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
-        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's pixels."""
         size = self.description["batch"] or 1
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         return [found for batch in batches for found in self.detect(batch, size, threshold)]
@@ -191,7 +191,7 @@ class OnnxDetector(Folder):
         self.batch_size = batch_size
 
     def __call__(self, images: list[Image.Image], threshold: float = 0.5) -> list[list[dict[str, Any]]]:
-        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's own pixels."""
+        """The objects in each RGB image, best first; a `box` is absolute xyxy in the image's pixels."""
         size = self.batch_size
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         return [found for batch in batches for found in self.detect(batch, threshold)]
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--threshold", type=float, default=0.5, help="minimum score to report (default 0.5)")
-    parser.add_argument("--onnx", metavar="FILE", help="run this ONNX file of the folder with onnxruntime")
+    parser.add_argument("--onnx", metavar="FILE", help="run this ONNX file, from the same folder, with onnxruntime")
     args = parser.parse_args()
     folder = Path(__file__).resolve().parent
     detector = OnnxDetector(folder, args.onnx) if args.onnx else ExportedDetector(folder)

@@ -1,11 +1,11 @@
 """Exports the detector as a portable program (StableHLO) with `jax.export`.
 
 A program is compiled for a fixed number of patches. Shorter sequences are padded, which does not change the result, so
-the program for the largest image works for every image, and more programs only save time. The batch size is dynamic.
-The number of patches cannot be dynamic, because the block sizes of attention depend on it.
+the program for the largest image works for every image, and additional programs only save time. The batch size is
+dynamic. The number of patches cannot be dynamic, because the block sizes of attention depend on it.
 
-Parameters are an input of the programs and are stored in a separate file, so a program has 60 kB for any model. If
-every program contained them as constants, the outputs would be bit-identical, but YOLOS-B (511 MB) would take 17 s and
+Parameters are an input of the programs and are stored in a separate file, so a program is 60 kB for any model. If every
+program contained them as constants, the outputs would be bit-identical, but YOLOS-B (511 MB) would take 17 s and
 2.8 GB to compile on a CPU instead of 3 s and 1.4 GB.
 """
 
@@ -30,11 +30,11 @@ from yolos_jax.model.yolos import abstract
 from yolos_jax.tools.exporting import run_detector
 from yolos_jax.training.checkpoint_files import Meta, check_room
 
-MOST_IMAGES = 2**31 - 1  # maximum per batch
+MOST_IMAGES = 2**31 - 1  # maximum number of images per batch
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 INPUTS = {
-    "patches": "RGB pixels of the resized image, cut into patches row by row; a patch's values in (row, column, "
-    "channel) order; entries from index h * w of grid on are padding with arbitrary values",
+    "patches": "RGB pixels of the resized image, cut into patches row by row; the values of a patch "
+    "are in (row, column, channel) order; entries from index h * w on (see grid) are padding with arbitrary values",
     "grid": "(h, w) of each image in patches, both at most longest_side_in_patches",
     "size": "(width, height) of each original image in pixels, which pixel_boxes refer to",
 }
@@ -42,8 +42,8 @@ OUTPUTS = {
     "logits": "logits of every query; the last class is 'no object'",
     "boxes": "centre x, centre y, width, height as fractions of the image's sides",
     "scores": "probability of the best label other than 'no object'",
-    "labels": "that label: a key of label_names, and an index into category_ids unless that is null",
-    "pixel_boxes": "x0, y0, x1, y1 in the original image's pixels; not clipped to it",
+    "labels": "the best label: a key of label_names, and an index into category_ids unless that is null",
+    "pixel_boxes": "x0, y0, x1, y1 in pixels of the original image; not clipped to the image",
 }
 
 
@@ -55,7 +55,7 @@ class Onnx(NamedTuple):
 
 
 def patches_of(height: int, width: int, patch: int, max_side: int) -> int:
-    """Number of patches of a resized image; `InputError` if it does not fit the model."""
+    """Number of patches of a resized image; raises `InputError` if the image does not fit the model."""
     if height < 1 or width < 1 or height % patch or width % patch:
         raise InputError(
             f"an image has {height} x {width} pixels; both sides must be multiples of the patch size, {patch}."
@@ -135,7 +135,7 @@ def write_folder(
       The content of export.json.
 
     Raises:
-      InputError: the folder is not empty, or cannot be written.
+      InputError: the folder is not empty or cannot be written to.
     """
     facts = _describe(meta, geometry, programs)
     contents = {entry["file"]: program.serialize() for program, entry in zip(programs, facts["programs"])}
@@ -155,7 +155,7 @@ def write_folder(
 
 
 def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported]) -> dict[str, Any]:
-    """Describes the programs for their users, JSON-ready."""
+    """Describes the programs for their users with JSON-serialisable values."""
     first = programs[0]
     tokens = [program.in_avals[-3].shape[1] for program in programs]
     outputs = jax.tree.unflatten(first.out_tree, first.out_avals)
@@ -179,8 +179,8 @@ def _describe(meta: Meta, geometry: Geometry, programs: Sequence[export.Exported
             "max_side": geometry.max_side,
             "patch_size": geometry.patch,
             "longest_side_in_patches": geometry.model_max_side,
-            "resizing": "see run_detector.py: bilinear, antialiased, on 8 bits; whole patches on both sides",
-            "normalisation": "in the program",
+            "resizing": "bilinear, antialiased, in 8 bits, to whole patches on both sides; see run_detector.py",
+            "normalisation": "part of the program",
         },
         "label_names": {str(label): name for label, name in meta.label_names.items()},
         "category_ids": None if meta.category_ids is None else list(meta.category_ids),

@@ -30,7 +30,7 @@ TITLE, FIRST = "YOLOS: what the tokens attend to", "Drop images or a video, or c
 NOTHING = "nothing"  # the choice that hides the comparison
 HEADERS = ["token", "class", "score", "box (xyxy)"]
 LOOK = {"interactive": False, "buttons": [], "show_label": False, "format": "png"}
-# The gallery is one scrolling row, and nothing is wider than the screen of a phone.
+# Keeps the gallery in one scrolling row and the page within the width of a phone screen.
 CSS = """
 #gallery .grid-container {grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: 96px}
 .gradio-container {overflow-x: hidden}
@@ -54,7 +54,7 @@ def load_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise InputError("the page needs gradio; pip install 'yolos-jax[page]'.") from error
+        raise InputError("the page needs gradio; run pip install 'yolos-jax[page]'.") from error
     return gradio
 
 
@@ -76,8 +76,8 @@ def build_page(viewer: AttentionViewer, pictures: Sequence[Path] = (), threshold
 class Page:
     """The components of the page and their event handlers; must be created inside a `Blocks`.
 
-    A handler receives the values of components and returns new values by component. `pictures` are the images of the
-    gallery, each with its thumbnail.
+    A handler receives the values of components and returns a dict of new values, keyed by component. `pictures` are the
+    images in the gallery, each with its thumbnail.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Page:
         gr, names = self.gr, self.viewer.names
         self.key = gr.State(None)  # key of the image's result in the viewer's cache
         self.path = gr.State(self.pictures[0][0] if self.pictures else None)  # `Picture` of the displayed image
-        self.mine = gr.State([])  # this visitor's uploads, with thumbnails like `pictures`
+        self.mine = gr.State([])  # this visitor's uploads and their thumbnails, in the format of `pictures`
         self.compared = gr.State(None)  # (checkpoint, `Picture`, key) of the last comparison
         gr.Markdown(f"## {TITLE}")
         small = [image for _, image in self.pictures]
@@ -124,12 +124,12 @@ class Page:
         )  # fmt: skip
         with gr.Row():
             self.json = gr.DownloadButton("Detections (JSON)", elem_id="json", size="sm", min_width=120)
-            self.drawn = gr.DownloadButton("Drawn image (PNG)", elem_id="drawn", size="sm", min_width=120)
+            self.drawn = gr.DownloadButton("Annotated image (PNG)", elem_id="drawn", size="sm", min_width=120)
         options = [NOTHING, *names]
         self.other = gr.Dropdown(options, value=NOTHING, label="compare with", elem_id="other", visible=len(names) > 1)
         with gr.Column(visible="hidden") as self.comparison:
             self.comparison_text = gr.Markdown("", elem_id="comparison")
-            self.other_boxes = gr.Image(label="detections to compare", elem_id="other_boxes", **LOOK)
+            self.other_boxes = gr.Image(label="detections of the other checkpoint", elem_id="other_boxes", **LOOK)
 
     def _lay_out_attention(self) -> None:
         gr, last = self.gr, self.viewer.detector(self.viewer.names[0]).config.depth - 1
@@ -190,7 +190,7 @@ class Page:
         return handler
 
     def _show(self, name: str, path: Picture | None, threshold: float, layer: int, head: str, smooth: bool) -> dict:
-        """Analyses a new image, or the image with a new checkpoint, and updates all components."""
+        """Analyses a new image, or the same image with a different checkpoint, and updates all components."""
         if not path:
             return {self.message: FIRST}
         key = self.viewer.look(name, path)
@@ -202,7 +202,7 @@ class Page:
         options = choices(seen)
         best = options[0][1]
         frames = header_of(path.path).frames if path.frame is None else 1
-        first = f"This is the first of its {frames} frames or pages. " if frames > 1 else ""
+        first = f"Showing the first of {frames} frames or pages. " if frames > 1 else ""
         found = self._show_boxes(key, path, threshold)
         found[self.message] = f"{first}{found[self.message]} Click a box, or pick a token."
         return {
@@ -217,7 +217,7 @@ class Page:
         }
 
     def _upload(self, files: list[str], mine: list, name: str, path: Picture | None, *settings: Any) -> dict:
-        """Adds uploaded images at the front of the gallery and shows the first one."""
+        """Adds uploaded images to the front of the gallery and shows the first one."""
         paths = [Path(file) for file in files]
         new, unreadable, beyond = thumbnails(paths)
         if not new:
@@ -227,7 +227,7 @@ class Page:
         shown = self._show(name, new[0][0], *settings)
         if beyond:
             shown[self.message] = (
-                f"The gallery shows at most {SHOWN} images; {beyond} of the files are left out. {shown[self.message]}"
+                f"The gallery shows at most {SHOWN} images; {beyond} files were skipped. {shown[self.message]}"
             )
         if unreadable:
             shown[self.message] = f"{unreadable} of {len(paths)} files cannot be read. {shown[self.message]}"
@@ -282,13 +282,13 @@ class Page:
         token = token_at(seen, x, y, threshold)
         if token is None:
             return {self.message: "There is no box here."}
-        chosen = {self.message: f"Token {token} is chosen.", self.token: token}
+        chosen = {self.message: f"Token {token} selected.", self.token: token}
         return chosen | self._attention(key, token, layer, head, smooth)
 
     def _pick(self, key: str, layer: int, head: str, smooth: bool, event: Any) -> dict:
         """Selects the token of the table row that was clicked."""
         token = int(event.row_value[0])
-        chosen = {self.message: f"Token {token} is chosen.", self.token: token}
+        chosen = {self.message: f"Token {token} selected.", self.token: token}
         return chosen | self._attention(key, token, layer, head, smooth)
 
     def _show_attention(self, key: str, token: int, layer: int, head: str, smooth: bool) -> dict:
@@ -304,7 +304,7 @@ class Page:
             raise InputError(f"token {token} or layer {layer} does not exist.")
         number = _head_number(head, heads)
         if head != MEAN_HEAD and number is None:
-            raise InputError(f"there is no head {head!r:.20}; the model has {heads}, counted from 0.")
+            raise InputError(f"there is no head {head!r:.20}; the model has heads 0 to {heads - 1}.")
         return {
             self.attention: attention_of(seen, token, layer, number, smooth),
             self.heads: all_heads(seen, token, layer, smooth),
@@ -313,7 +313,7 @@ class Page:
 
 
 def _head_number(text: str, heads: int) -> int | None:
-    """Parses the number of a head; returns None for anything else, such as the mean."""
+    """Parses the number of a head; returns None for any other text (for example "mean")."""
     return int(text) if str(text).isdecimal() and int(text) < heads else None
 
 
@@ -341,8 +341,8 @@ def serve(blocks: Any, host: str, port: int, megabytes: int = MEGABYTES, wait: b
             app_kwargs={"middleware": before},
         )  # fmt: skip
     except OSError as error:
-        raise InputError(f"the page cannot be served at {host}:{port} ({error}); give another --port.") from error
+        raise InputError(f"the page cannot be served at {host}:{port} ({error}); choose another --port.") from error
     if wait:
-        print(f"the page is at {address} (Ctrl-C stops it)", flush=True)
+        print(f"serving the page at {address} (press Ctrl-C to stop)", flush=True)
         blocks.block_thread()
     return str(address)

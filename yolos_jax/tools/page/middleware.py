@@ -19,7 +19,7 @@ class UploadLimits:
 
     Args:
       most_bytes: maximum size of one request.
-      most_a_minute: maximum requests per minute, over all visitors.
+      most_a_minute: maximum number of uploads per minute by all visitors together.
     """
 
     def __init__(self, app: App, most_bytes: int, most_a_minute: int):

@@ -28,12 +28,12 @@ MOST_PIXELS = 40_000_000  # maximum number of pixels of an image; even a small f
 KEPT, KEPT_BYTES = 32, 2**30  # maximum number of cached results over all visitors, and their maximum size in bytes
 FRAMES, MOST_FRAMES = 12, 20_000  # minimum number of frames shown of a long video; maximum length of a video in frames
 THUMBNAIL, SHOWN = 128, 48  # maximum sides of thumbnails in pixels; maximum number of thumbnails
-LOADED = 2  # detectors kept in memory
+LOADED = 2  # maximum number of detectors kept in memory
 GONE = "this image is no longer cached, because others have been analysed since; choose it again."
 
 
 class Picture(NamedTuple):
-    """An image file, or a frame of a video file, counted from 0."""
+    """An image file, or a frame of a video file; frames are numbered from 0."""
 
     path: Path
     frame: int | None = None
@@ -50,7 +50,7 @@ class Picture(NamedTuple):
 
 
 class AttentionViewer:
-    """Detectors by name, and their cached results. It is thread-safe.
+    """Loads detectors by name and caches their results; thread-safe.
 
     Args:
       checkpoints: yolos-jax checkpoints, Hugging Face folders or hub ids; the first one is selected initially.
@@ -70,7 +70,7 @@ class AttentionViewer:
     ):
         if not checkpoints:
             raise InputError("the page needs at least one checkpoint.")
-        font_of(10, font)  # raises if it is not a font
+        font_of(10, font)  # raises an error if it is not a font
         self.font = font
         self.names = list(dict.fromkeys(map(str, checkpoints)))
         self._load = functools.lru_cache(LOADED)(lambda name: Detector.load(name, short_side, max_side))
@@ -89,7 +89,7 @@ class AttentionViewer:
         """Runs the detector on an image or frame and caches every token's attention in every block; returns its key.
 
         Raises:
-          UnreadableImage: it is not an image, is corrupted, or has more than `MOST_PIXELS` pixels.
+          UnreadableImage: the file is not an image, is corrupted, or has more than `MOST_PIXELS` pixels.
           InputError: see `detector`.
         """
         image = read_picture(picture)
@@ -110,7 +110,7 @@ class AttentionViewer:
             return key
 
     def seen(self, key: str | None) -> Seen:
-        """The result cached by `look`; raises `InputError` if it was dropped."""
+        """The result cached by `look`; raises `InputError` if it is no longer cached."""
         with self._lock:
             if key is None or key not in self._kept:
                 raise InputError(GONE if key else "choose an image first.")
@@ -171,7 +171,7 @@ def frames_of(path: Path, side: int) -> list[tuple[Picture, Image.Image]]:
 class Thumbnails(NamedTuple):
     """Thumbnails of the first images and video frames of some files, at most `SHOWN`."""
 
-    pictures: list[tuple[Picture, Image.Image]]  # each with its thumbnail
+    pictures: list[tuple[Picture, Image.Image]]  # the images and frames, each with its thumbnail
     unreadable: int  # number of files that cannot be read
     beyond: int  # number of files beyond the limit
 
@@ -227,7 +227,7 @@ def found_over(seen: Seen, threshold: float) -> Detections:
 
 
 def read_statistics(path: str | Path) -> dict[int, dict[str, str]]:
-    """Reads the rows of a CSV file by the number in their column `token`; raises `InputError` if there is none."""
+    """Reads the rows of a CSV file, by the number in the column `token`; raises `InputError` without this column."""
     text = read_text(path, "the table of tokens")
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
