@@ -1,7 +1,7 @@
 """Draws the detections in an image, and the attention of the DET tokens that found them.
 
 python examples/detection_and_attention.py cat.jpg --checkpoint hustvl/yolos-small --out out.png
-python examples/detection_and_attention.py demo/digits/val2017/000000006003.png --checkpoint demo/run --out out.png
+python examples/detection_and_attention.py demo/digits/val2017/000000006023.png --checkpoint demo/run --out out.png
 
 The second command draws the image in the README and needs `make demo`.
 """
@@ -55,7 +55,7 @@ def panels(detector: Detector, path: str, threshold: float, most: int) -> list[t
         boxed(detections, seen, token, scale, label=True)
         drawn = overlay(large, seen.maps()[:, token].mean(0))
         boxed(drawn, seen, token, scale, label=False)
-        shown.append((f'attention of the token "{seen.names[token]}"', drawn))
+        shown.append((f'attention for "{seen.names[token]}"', drawn))
     return shown[: 1 + most]
 
 

@@ -126,6 +126,7 @@ def correlation_figure(found: Correlations) -> Any:
             interpolation="nearest",
         )  # fmt: skip
         axis.grid(False)
+        axis.set_xticks((-1, -0.5, 0, 0.5, 1))
         axis.set_xlabel(f"cosine of tokens, {found.shown}", fontsize=8)
         axis.set_ylabel(name, fontsize=8)
         axis.tick_params(labelsize=7)
