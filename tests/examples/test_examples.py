@@ -45,7 +45,7 @@ def as_png(pixels):
 
 
 def test_detection_and_attention(checkpoint, tmp_path):
-    """Draws a panel for the detections and one per best token, brightest where the token attends most."""
+    """Draws one panel of detections and one for each of the best tokens, brightest where the token attends most."""
     shows = example("detection_and_attention")
     Image.fromarray(noise(0, 40, 64)).save(tmp_path / "a.png")
     detector = Detector.load(checkpoint)
@@ -61,7 +61,7 @@ def test_detection_and_attention(checkpoint, tmp_path):
 
 
 def test_server(checkpoint, monkeypatch):
-    """Concurrent requests share batches; each gets its own result, and a damaged image does not affect the others."""
+    """Concurrent requests share batches, each request gets its own result, and damaged images do not affect others."""
     pytest.importorskip("httpx", reason="httpx is not installed")
     server = example("server", "fastapi")
     from fastapi.testclient import TestClient
@@ -85,7 +85,7 @@ def test_server(checkpoint, monkeypatch):
 
 
 def test_tracking():
-    """Two objects that pass each other in opposite directions keep their track ids when the order of boxes changes."""
+    """Two objects that pass each other in opposite directions keep their track ids when the boxes change order."""
     track = example("track", "supervision", "trackers")
 
     def at(frame):

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where and when they are cached, and how the next process reuses them."""
+"""Tests the cache of compiled programs: where it is, when it is used, and that the next process reuses it."""
 
 import os
 import stat
@@ -63,7 +63,7 @@ def test_default_folder(home, tmp_path):
 
 
 def test_programs_with_a_host_callback_call_the_current_function(home):
-    """jax 0.10 does not cache them, see docs/training.md; newer versions do."""
+    """jax 0.10 does not cache such programs (see docs/training.md); newer versions do."""
     keep_compiled()
 
     def asking(more):
@@ -132,7 +132,7 @@ def test_the_next_process_uses_the_cached_detector(home, tmp_path, call):
 
 
 def test_training_caches_a_step_with_the_device_matcher(home, tmp_path):
-    """A cached step returns bit-equal results. jax 0.10 cannot cache a step with the host matcher (a callback)."""
+    """A cached step returns bit-equal results. jax 0.10 cannot cache a step that calls the host matcher."""
     data = micro_data(tmp_path / "data")
     once = {"train.max_steps": 1, "eval.compilation_cache": "off"}
     train(micro_config(data, **once), tmp_path / "off", devices=jax.devices()[:1])

@@ -70,6 +70,6 @@ def test_to_supervision():
 
 
 def test_without_supervision(monkeypatch):
-    monkeypatch.setitem(sys.modules, "supervision", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "supervision", None)  # makes the import fail
     with pytest.raises(InputError, match=r"supervision is not installed; run pip install 'yolos-jax\[supervision\]'"):
         FOUND.to_supervision()

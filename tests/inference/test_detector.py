@@ -1,4 +1,4 @@
-"""Tests `Detector` with images of every type and compares it with the network's outputs."""
+"""Tests `Detector` with images of every type and compares its results with the network's outputs."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ NAMES = {i: f"thing {i}" for i in range(1000)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The stored micro model as a Hugging Face folder."""
+    """Returns a Hugging Face folder with the stored micro model."""
     path = tmp_path_factory.mktemp("hf")
     shutil.copy(pack("hf_config.json"), path / "config.json")
     shutil.copy(pack("hf_model.safetensors"), path / "model.safetensors")
@@ -61,8 +61,8 @@ def test_forward_matches_the_reference_for_mixed_sizes(detector):
         detector.forward([np.zeros((16, 16 * (detector.geometry.model_max_side + 1), 3), np.uint8)])
 
 
-def test_the_fastest_version_for_the_device_is_used(folder, monkeypatch):
-    """On one CPU, large images are processed one by one (tests/model/test_yolos.py checks the outputs)."""
+def test_uses_the_fastest_network_function_for_the_device(folder, monkeypatch):
+    """On one CPU, large images are processed one at a time (tests/model/test_yolos.py checks the outputs)."""
     calls = []
 
     def applied(*inputs):
@@ -101,7 +101,7 @@ def test_boxes_are_in_original_pixels(detector):
 
 
 def test_one_compilation_per_bucket(folder):
-    """Holds for any number of images. 64x64 and 64x80 pixels are 16 and 20 patches, which belong to two buckets."""
+    """The number of images does not matter. 64x64 and 64x80 pixels are 16 and 20 patches, in different buckets."""
     detector = Detector.load(folder, short_side=64, max_side=256, batch_size=3)
     for n in (1, 2, 3, 5, 8):
         detector([noise(64, 64)] * n + [noise(64, 80)])
@@ -206,7 +206,7 @@ def test_one_image_or_many(detector, tmp_path):
             assert isinstance(found, list) and len(found) > 1
             for one in found:
                 assert_same(one, expected)
-    for one in detector([buffer] * 6 + [Image.open(path)] * 6, 0.0):  # several threads read one file
+    for one in detector([buffer] * 6 + [Image.open(path)] * 6, 0.0):  # several threads read the same file
         assert_same(one, expected)
 
 
@@ -330,12 +330,12 @@ def test_suppression_per_class(folder, detector):
 
 
 def overlap(a, b):
-    """IoU of two boxes, xyxy."""
+    """Returns the IoU of two xyxy boxes."""
     inner = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
     return inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner)
 
 
-def test_a_pickled_detector_detects_the_same(detector):
+def test_a_pickled_detector_returns_the_same_detections(detector):
     """Results are bit-equal, attributes set after loading are kept, and the pickle contains no device arrays."""
     state = detector.__getstate__()
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state["_params"])) and "_detect" not in state

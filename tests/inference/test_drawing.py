@@ -1,4 +1,4 @@
-"""Properties of annotated images: labels are legible, stay inside the image, and do not overlap."""
+"""Tests annotated images: labels are legible, stay inside the image, and do not overlap."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_labels_that_do_not_fit_are_omitted():
 
 
 def test_a_label_touches_its_box_if_possible():
-    """A label is placed above its box, inside it at the image's upper edge, or below it if another label is inside."""
+    """A label is placed above its box, inside it at the top of the image, or below it if another label is inside."""
     size, text = (640, 480), ["cat 0.90"]
     (above,) = rectangles(size, np.array([[100, 100, 300, 200]]), text)
     assert above[0] == 100 and above[3] == 100
@@ -87,7 +87,7 @@ def test_small_images_are_enlarged():
 
 
 def relative_luminance(colour):
-    """The relative luminance of WCAG 2.1, from which contrast ratios are computed."""
+    """Returns the relative luminance as defined in WCAG 2.1, from which contrast ratios are computed."""
     channels = np.asarray(colour) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
         0.2126,

@@ -1,4 +1,4 @@
-"""Tests letters in class names: supported letters are drawn, and missing ones are reported."""
+"""Tests that the letters of class names are drawn and that letters missing from the font are reported."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def drawn(text, font=""):
 
 
 def test_accented_letters_are_drawn_and_distinct():
-    """A font without these letters would draw the same box for each of them."""
+    """A font without these letters would draw the same placeholder for each of them."""
     texts = ["été", "ètè", "naïf", "šlo", "łza", "ελα", "кот"]
     pictures = [drawn(text).tobytes() for text in texts]
     assert len(set(pictures)) == len(texts) and missing_letters(texts) == []
@@ -38,7 +38,7 @@ def test_missing_letters_are_reported():
 
 
 def test_custom_font(tmp_path):
-    """Text has the widths of the font's letters, and the file name of the font may contain non-ASCII letters."""
+    """Text is as wide as in the given font, and the file name of the font may contain non-ASCII letters."""
     (tmp_path / "schrift é.ttf").write_bytes(Path(MONO).read_bytes())
     file = str(tmp_path / "schrift é.ttf")
     assert font_of(20, file).getbbox("illi") == ImageFont.truetype(MONO, 20).getbbox("illi")

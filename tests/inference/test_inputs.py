@@ -1,4 +1,4 @@
-"""Tests finding inputs by name and reporting ignored files."""
+"""Tests how inputs are found by name and how ignored files are reported."""
 
 import os
 
@@ -65,7 +65,7 @@ def test_patterns(folder):
 
 
 def test_lists(folder, tmp_path):
-    """One path per line, or a table column; paths are relative to the current folder or the list's folder."""
+    """A list has one path per line or a column of paths, relative to the current folder or the list's folder."""
     listed = tmp_path / "photos" / "list.txt"
     listed.write_bytes(
         "\ufeff# mine\nphotos/a.jpg\r\n\n  in/a.png  \nphotos/a.jpg\nin\nfilm.MKV\nhttp://h/x.jpg\n".encode()
@@ -84,7 +84,7 @@ def test_lists(folder, tmp_path):
         found = find([name])
         assert found.inputs == images("a.jpg", "b.JFIF")
     os.rename("photos", "photos.txt")
-    assert len(find(["photos.txt"]).inputs) == 2  # a folder
+    assert len(find(["photos.txt"]).inputs) == 2  # a folder, not a list
     assert find(["b.csv"]).notes == ["b.csv lists 2 inputs in column file"]
 
 

@@ -116,7 +116,7 @@ def from_csv(folder, files):
 READERS = {"json": from_json, "coco": from_coco, "yolo": from_yolo, "csv": from_csv}
 
 
-def test_names_differ_regardless_of_case():
+def test_output_names_are_unique_ignoring_case():
     many = [Input("image", name) for name in ("a/x.jpg", "b/X.jpg", "c/x.png", "x-2.gif", "d/x.jpg", "e/x.jpg")]
     wanted, (note,) = destinations(many)
     assert [t.name for t in wanted] == ["x", "X-2", "x-3", "x-2-2", "x-4", "x-5"]

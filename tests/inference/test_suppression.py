@@ -28,7 +28,7 @@ def iou(a, b):
 
 
 def greedy(scores, labels, boxes, threshold):
-    """The textbook algorithm: take the best remaining box, remove those that overlap it, repeat."""
+    """The textbook algorithm: take the best remaining box, remove boxes of its class that overlap it, repeat."""
     left = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     boxes, taken = boxes.astype(float).tolist(), []
     while left:
@@ -50,7 +50,8 @@ def test_matches_a_plain_implementation(seed, threshold):
 def test_matches_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     scores, labels, boxes = detections(7)
-    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)  # torchvision does not order ties
+    # Scores are distinct because torchvision does not define the order of ties.
+    scores = np.random.default_rng(0).permutation(len(scores)).astype(np.float32)
     theirs = ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
     assert suppressed(scores, labels, boxes, 0.5).tolist() == theirs.tolist()
 
@@ -62,6 +63,6 @@ def test_no_suppression_by_default():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5"])
-def test_only_fractions_are_accepted(value):
+def test_rejects_invalid_thresholds(value):
     with pytest.raises(InputError, match="nms is .*; it must be a number between 0 and 1"):
         check_nms(value)

@@ -49,7 +49,7 @@ def test_frames_and_their_times(tmp_path):
 
 @pytest.mark.parametrize("size", [(64, 48), (51, 33)])
 def test_a_drawn_video_has_the_same_frames_and_length(tmp_path, size):
-    """FFmpeg reads the video back. Odd widths and heights are rounded up, and times may be irregular."""
+    """Reads the video back with FFmpeg. Odd widths and heights are rounded up, and times may be irregular."""
     times = [0.0, 0.04, 0.08, 0.5, 1.0]
     drawn = video.DrawnVideo(tmp_path / "a.mp4")
     for number, seconds in enumerate(times):
@@ -83,7 +83,7 @@ def test_a_drawn_video_with_a_variable_rate_has_the_same_length(tmp_path):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_pixel_aspect_ratio_is_kept(tmp_path, turned):
-    """A video with 4:3 pixels and sound keeps its aspect ratio, and notes report both."""
+    """A video with 4:3 pixels keeps its aspect ratio; notes report the pixel shape and that the sound is dropped."""
     with av.open(str(tmp_path / "a.mov"), "w") as container:
         stream, sound = container.add_stream("mpeg4", rate=RATE), container.add_stream("pcm_s16le", rate=8000)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
@@ -127,7 +127,7 @@ def test_a_video_marked_as_rotated(tmp_path):
 
 
 def test_cameras_use_the_input_device_of_the_platform(tmp_path, monkeypatch):
-    """Replaces the camera with FFmpeg's test image."""
+    """Replaces the camera with a video source built into FFmpeg."""
     monkeypatch.setitem(video.CAMERAS, sys.platform, ("lavfi", "color=c=red:s=32x24:r=5:d={}"))
     found = list(video.stills(Input("camera", "camera:2")))
     assert len(found) == 10 and found[0].image.getpixel((3, 3))[0] > 200 > 60 > found[0].image.getpixel((3, 3))[1]
@@ -164,9 +164,9 @@ def test_without_the_package(monkeypatch):
 
 
 def test_a_stream_without_a_server(tmp_path):
-    """The scheme is supported; a missing server causes a one-line error."""
+    """The `rtsp` scheme is supported; a missing server causes a one-line error."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # without listening
+        free.bind(("127.0.0.1", 0))  # bound, but not listening
         address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"
         with pytest.raises(UnreadableImage, match=f"the stream {address} cannot be read .Connection refused"):
             next(video.stills(Input("stream", address)))

@@ -13,7 +13,7 @@ from yolos_jax.model.on_cpu import attend
 
 
 def plain(q, k, v, length, given):
-    """Computes the output and the gradients of q, k and v in float64 NumPy, ignoring padding keys."""
+    """Computes the output and its gradients with respect to q, k and v in float64 NumPy, ignoring padding keys."""
     q, k, v, given = (np.asarray(x, np.float64) for x in (q, k, v, given))
     out, of_q, of_k, of_v = np.zeros(q.shape), np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     scale = q.shape[-1] ** -0.5
@@ -32,7 +32,7 @@ def plain(q, k, v, length, given):
 
 
 def numbers(batch, queries, keys, heads=2, size=8, dtype="float32", spread=1.0):
-    """Draws q, k, v, and the gradient of the output."""
+    """Draws random q, k and v, and a random gradient with respect to the output."""
     rng = np.random.default_rng(0)
     shapes = [(batch, n, heads, size) for n in (queries, keys, keys, queries)]
     return [jnp.asarray(rng.normal(size=shape) * s, dtype) for shape, s in zip(shapes, (spread, 1, 1, 1))]
@@ -51,14 +51,14 @@ def assert_close(a, b, atol):
 
 @pytest.mark.parametrize("block", [4, 5, 16, 64])
 def test_every_length(block):
-    """Uses a batch with one sequence of each length from 1 to an odd number."""
+    """The batch contains one sequence of each length from 1 to 23."""
     n = 23
     args, length = numbers(n, n, n), jnp.arange(1, n + 1)
     got = found(block, *args[:3], length, args[3])
     assert_close(got, plain(*args[:3], np.arange(1, n + 1), args[3]), 2e-6)
     for x in got[2:]:
         for b in range(n):
-            assert not np.asarray(x[b, b + 1 :]).any()  # exactly zero for padding
+            assert not np.asarray(x[b, b + 1 :]).any()  # gradients of padding keys and values are exactly zero
 
 
 @pytest.mark.parametrize("size", [64, 55])
@@ -72,7 +72,7 @@ def test_head_sizes_few_queries_and_dtypes(size, queries, keys, dtype, atol):
 
 
 def test_bfloat16_keeps_sums_in_float32():
-    """A bfloat16 sum of 4,096 equal weights would stop at 256; the mean of the values must be exact."""
+    """A bfloat16 sum of 4,096 equal weights would stop growing at 256; the mean of the values must be exact."""
     q, k = jnp.zeros((1, 2, 1, 8), "bfloat16"), jnp.zeros((1, 4096, 1, 8), "bfloat16")
     out = attend(q, k, jnp.ones_like(k), jnp.array([4096]), 1)
     np.testing.assert_array_equal(np.asarray(out, np.float32), 1.0)
@@ -80,7 +80,7 @@ def test_bfloat16_keeps_sums_in_float32():
 
 @pytest.mark.parametrize("block", [8, 64])
 def test_extreme_scores(block):
-    """Scores of several hundred with both signs, the largest of them in padding, do not overflow or lose accuracy."""
+    """Scores of several hundred do not overflow or lose accuracy, even if padding keys have larger ones."""
     q, k, v, given = numbers(2, 33, 33, spread=300.0)
     q, k = abs(q), (-abs(k)).at[:, 20:].set(10.0)
     got = found(block, q, k, v, jnp.array([20, 7]), given)
@@ -90,7 +90,7 @@ def test_extreme_scores(block):
 
 
 def test_inside_scan_and_checkpoint():
-    """Three layers in a scan, each using the previous output as queries, match the same layers called one by one."""
+    """Three layers in a scan, each using the previous output as queries, match a plain loop over the layers."""
     q, k, v, given = numbers(2, 21, 21)
     length, layers = jnp.array([21, 13]), jnp.array([0.5, 1.0, 2.0])
 
@@ -135,7 +135,7 @@ def test_vmap():
 
 @pytest.mark.parametrize("queries", [3401, 100])
 def test_no_full_score_matrix_in_memory(queries):
-    """Temporary memory of the compiled programs for S's heads and 3,401 tokens is less than one head's N x N array."""
+    """With the heads of variant S and 3,401 tokens, temporary memory is smaller than the N x N scores of one head."""
     q, k = (jax.ShapeDtypeStruct((1, n, 6, 64), jnp.float32) for n in (queries, 3401))
     length = jax.ShapeDtypeStruct((1,), jnp.int32)
     forward = jax.jit(lambda *a: attend(*a, 256)).lower(q, k, k, length).compile()

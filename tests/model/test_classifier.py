@@ -23,7 +23,7 @@ def random_params(config, seed=0):
 
 
 def by_hand(state, patches, branches):
-    """Computes the logits of both heads from timm's state dict, in float64; `branches` is `[B, depth, 2]`."""
+    """Computes the logits of both heads in float64 from a timm state dict; `branches` is `[B, depth, 2]`."""
     state = {name: array.astype(np.float64) for name, array in state.items()}
 
     def linear(name, x):

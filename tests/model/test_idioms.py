@@ -38,7 +38,7 @@ def assert_equal(a, b):
 
 
 def test_docs_example(capsys):
-    """Runs the example in the docs with a smaller model; it prints one line per part."""
+    """Runs the example in the docs, which prints one line per part of the network, with a smaller model."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "api" / "network.md").read_text(), re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) == 10
     assert 'VARIANTS["s"]' in code
@@ -71,7 +71,7 @@ def test_training_and_printing_in_flax_style(capsys):
 
 
 def test_constructor_draws_the_initial_values():
-    """The values equal those that `starting_values` draws with the data of the key as the seed."""
+    """The values equal those that `starting_values` draws with the key data as its seed."""
     for scheme in ("reference", "from_nothing"):
         model = Yolos(MICRO, rngs=nnx.Rngs(3), scheme=scheme)
         words = jax.random.key_data(nnx.Rngs(3).params()).tolist()
@@ -86,7 +86,7 @@ def test_constructor_draws_the_initial_values():
 
 
 def test_constructors_under_transformations():
-    """Under jit the network is the same, eval_shape draws no values, and vmap over keys creates an ensemble."""
+    """jit creates the same network, eval_shape draws no values, and vmap over keys creates an ensemble."""
     model = Yolos(MICRO, rngs=nnx.Rngs(0))
     assert_equal(values_of(nnx.jit(lambda: Yolos(MICRO, rngs=nnx.Rngs(0)))()), values_of(model))
     shapes = values_of(nnx.eval_shape(lambda: Yolos(MICRO, rngs=nnx.Rngs(0))))
@@ -101,7 +101,7 @@ def test_eval_shape_allocates_nothing(monkeypatch):
         raise AssertionError("random values were drawn")
 
     monkeypatch.setattr("yolos_jax.model.init.starting_values", never)
-    huge = YolosConfig(width=8192, depth=256, heads=64)  # 824 GiB
+    huge = YolosConfig(width=8192, depth=256, heads=64)  # 769 GiB of parameters
     gc.collect()  # frees the arrays of other tests
     before = len(jax.live_arrays())
     shapes = jax.tree.leaves(abstract(huge)[1])

@@ -1,4 +1,4 @@
-"""Initial values: the distributions of the reference, and the ones for training from scratch."""
+"""Tests the distributions of initial values, both those of the reference and those for training from scratch."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_shapes_types_and_seeds(scheme):
 
 
 def test_reference_distributions():
-    """Normal with deviation 0.02; heads and patch convolution, and their biases, uniform in +-1/sqrt(fan in)."""
+    """Weights are normal (std 0.02); those of the heads and the patch embedding are uniform in +-1/sqrt(fan in)."""
     _, params = build(CONFIG)
     for value in (params["blocks"]["mlp"]["fc2"]["kernel"], params["pos_embed"]["grid"], params["det_tokens"]):
         np.testing.assert_allclose(value.std(), 0.02, rtol=0.05)

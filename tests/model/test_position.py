@@ -17,7 +17,7 @@ def test_matches_torch():
     z = arrays("bicubic.npz")
     bound = max(int(row[4:].max()) for row in z["cases"])
     tokens = max(int(row[4] * row[5]) for row in z["cases"])
-    # One compiled program per source grid serves all target sizes, which is the purpose of the method.
+    # One compiled program per source grid must handle all target sizes.
     resize = jax.jit(lambda grid, size: resize_to_tokens(grid, size, tokens, bound))
     for k, j, _, _, h, w in z["cases"]:
         found = np.asarray(resize(z[f"src{k}"], jnp.array([h, w])))
@@ -35,7 +35,7 @@ def test_unchanged_size_is_exact():
 
 @pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
 def test_gradient_is_the_transpose_of_resizing(shape, size, tokens):
-    """Compares with the full matrix, obtained by resizing one-hot embeddings, for one size and for a batch of sizes."""
+    """Compares with the resizing matrix, obtained from one-hot embeddings, for one size and for a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
     resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)

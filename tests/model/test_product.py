@@ -1,4 +1,4 @@
-"""Gradients of bfloat16 products and biases: kernel and bias gradients are float32."""
+"""Tests the gradients of bfloat16 products and biases: kernel and bias gradients are float32."""
 
 import jax
 import jax.numpy as jnp

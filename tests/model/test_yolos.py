@@ -25,7 +25,7 @@ MICRO = YolosConfig(
 
 @functools.cache
 def model(name, skip_equal_count=False):
-    """Returns the config, the reference's arrays, and the compiled network with the attention of every layer."""
+    """Returns the config, the reference's arrays, and a compiled network that also returns attention for all layers."""
     config = dataclasses.replace(micro_config(name), skip_equal_count=skip_equal_count)
     graph, layers = abstract(config)[0], (*range(config.depth - 1), -1)
     params = from_reference(tensors(f"model_{name}.safetensors"), config)
@@ -40,7 +40,7 @@ def side_by_side(config, z):
 
 
 def assert_reference(out, slot, z, i, config):
-    """Checks that the outputs in a slot equal the reference's outputs for its image `i`."""
+    """Checks that the outputs in a slot match the reference's outputs for image `i`."""
     real = 1 + config.det_tokens + int(z["sizes_hw"][i].prod()) // config.patch_size**2
     np.testing.assert_allclose(out.logits[slot], z[f"pred_logits{i}"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(out.boxes[slot], z[f"pred_boxes{i}"], atol=1e-5, rtol=0)
@@ -50,14 +50,14 @@ def assert_reference(out, slot, z, i, config):
 
 
 def reference_order(attention, det):
-    """Reorders columns from CLS, patches, DET to CLS, DET, patches."""
+    """Reorders attention columns from (CLS, patches, DET) to (CLS, DET, patches)."""
     return np.concatenate([attention[..., :1], attention[..., -det:], attention[..., 1:-det]], axis=-1)
 
 
 @pytest.mark.parametrize("name", PARITY_VARIANTS)
 @pytest.mark.parametrize("skip_equal_count", [False, pytest.param(True, marks=pytest.mark.numbers)])
 def test_matches_the_reference(name, skip_equal_count):
-    """All sizes match. The two for which the reference skips resizing match only with `skip_equal_count`."""
+    """All sizes match, but the two for which the reference skips resizing match only with `skip_equal_count`."""
     config, z, detect = model(name, skip_equal_count)
     out = jax.tree.map(np.asarray, detect(*side_by_side(config, z)))
     chosen = range(len(z["sizes_hw"])) if skip_equal_count else unflagged(z)
@@ -67,7 +67,7 @@ def test_matches_the_reference(name, skip_equal_count):
 
 
 def unflagged(z):
-    """Returns the images for which the reference resizes positions."""
+    """Returns the indices of the images for which the reference resizes positions."""
     return np.flatnonzero(~(z["interp_skipped"] & (z["kind"] != "own")))
 
 
@@ -104,7 +104,7 @@ def test_images_are_independent_of_the_batch():
             assert_reference(alone, 0, z, i, config)
 
 
-def test_one_cpu_processes_large_images_one_by_one(monkeypatch):
+def test_one_cpu_processes_large_images_one_at_a_time(monkeypatch):
     """The outputs equal those of single images, and only one image at a time is in memory."""
     graph, params = build(MICRO)
     patches = np.random.default_rng(0).integers(0, 256, (3, 30, 768), np.uint8)
@@ -113,7 +113,7 @@ def test_one_cpu_processes_large_images_one_by_one(monkeypatch):
     def compiled(function, images):
         return jax.jit(functools.partial(function, graph)).lower(params, patches[:images], grid[:images]).compile()
 
-    at_once = compiled(apply_in_turn, 3)  # the images are not large enough to be processed one by one
+    at_once = compiled(apply_in_turn, 3)  # the images are not large enough to be processed one at a time
     monkeypatch.setattr(on_cpu, "LARGE", 30)
     in_turn, one = compiled(apply_in_turn, 3), compiled(apply, 1)
     for i, out in enumerate(zip(*in_turn(params, patches, grid)[:3])):

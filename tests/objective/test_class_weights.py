@@ -1,4 +1,4 @@
-"""Compares the cross entropy with class weights with NumPy and PyTorch; without weights, the loss is unchanged."""
+"""Compares the class-weighted cross entropy with NumPy and PyTorch; without weights, the loss is unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def case():
 
 
 def by_hand(logits, wanted, weight, group):
-    """Returns the mean over groups of sum(-w log p) / sum(w), which torch's cross_entropy computes for a group."""
+    """Returns the mean over groups of sum(-w log p) / sum(w), which is PyTorch's cross_entropy for one group."""
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     found = []
@@ -95,7 +95,7 @@ def test_matching_costs_do_not_change(case):
 
 
 def test_rejects_unresolved_inverse(case):
-    """`inverse` needs counts; callers of the loss must replace it with numbers."""
+    """`inverse` depends on the class counts, so callers of the loss must replace it with weights."""
     logits, boxes, targets, query, _ = case
     with pytest.raises((TypeError, ValueError)):
         matched_loss(logits, boxes, targets, query, 1, weights=LossWeights(class_weight="inverse"))

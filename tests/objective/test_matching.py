@@ -99,7 +99,7 @@ def test_unknown_matcher():
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_reports_the_time_on_the_host(devices):
-    """The matcher `host` reports a time for each image on every device; the matcher `device` reports zeros."""
+    """The matcher `host` reports the time spent on each image; the matcher `device` reports zeros."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     cost = jnp.asarray(np.random.default_rng(0).normal(size=(4, 60, 50)), jnp.float32)
     start = time.perf_counter()

@@ -31,7 +31,7 @@ gradient_of = jax.jit(jax.grad(total_loss, (0, 1), has_aux=True), static_argname
 def case(n):
     """Returns the logits, boxes and targets of a case, and a lookup function for its other arrays.
 
-    Cases with the same batch size are padded to the same number of targets, so they share a program.
+    Cases with the same batch size are padded to the same number of targets, so they share a compiled program.
     """
     z = arrays("criterion.npz")
     same = [i for i in cases() if len(z[f"c{i}_pred_logits"]) == len(z[f"c{n}_pred_logits"])]
@@ -98,7 +98,7 @@ def test_losses_and_gradients(matcher):
 
 
 def test_cross_entropy_is_normalized_within_each_replica():
-    """Concatenates cases of equal batch size as replicas; the loss is the reference's mean over replicas."""
+    """Concatenates cases of equal batch size as replicas; the loss is the mean of the reference's losses."""
     by_size = {}
     for n in cases():
         by_size.setdefault(len(case(n)[0]), []).append(n)
@@ -116,7 +116,7 @@ def test_cross_entropy_is_normalized_within_each_replica():
     terms, _ = loss_of(logits, boxes, targets, size)
     want = [p[3] for p in parts]
     np.testing.assert_allclose(terms.ce, np.mean([w("loss_ce") for w in want]), rtol=1e-5)
-    # A stored case clamps its own num_boxes to at least 1; here, the mean over replicas is clamped.
+    # In the stored cases, num_boxes is clamped to at least 1 in each case; here, its mean over replicas is clamped.
     total = max(sum(int(w("tgt_count").sum()) for w in want), len(parts))
     for value, key in ((terms.bbox, "loss_bbox"), (terms.giou, "loss_giou")):
         np.testing.assert_allclose(value, sum(w(key) * w("num_boxes") for w in want) / total, rtol=1e-5)

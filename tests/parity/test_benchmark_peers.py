@@ -1,4 +1,4 @@
-"""Both implementations in the benchmarks compute the same outputs, loss and gradient norm."""
+"""Tests that both implementations in the benchmarks compute the same results and that every measurement runs."""
 
 import argparse
 
@@ -47,7 +47,7 @@ def test_memory_of_both_implementations(case):
 
 
 def test_evaluation_of_both_implementations(case):
-    """Both implementations report the same metrics, and all queries of all images are scored."""
+    """Both implementations report metrics with the same names, and every query of every image is scored."""
     arguments = argparse.Namespace(variant="ti", short_side=64)
     source = coco_split(data_folder("coco_tiny80"), "val2017", 91, 3)
     device = jax.devices("cpu")[0]

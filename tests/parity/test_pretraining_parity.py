@@ -37,7 +37,7 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
-# XLA options of `make test`, which compile in a quarter of the time. On one device, the step is compiled as in a run.
+# XLA options of `make test`, which reduce compilation time to a quarter. The one-device step is compiled as in a run.
 QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -47,7 +47,7 @@ MICRO = ClassifierConfig(width=24, depth=3, heads=2, patch_size=8, num_classes=7
 
 
 def random_params(config, seed=3):
-    """Random parameters, none of which is 0 or 1, that keep signals from vanishing or exploding."""
+    """Returns random parameters, none of which is 0 or 1, scaled to keep signals from vanishing or exploding."""
     rng = np.random.default_rng(seed)
 
     def draw(path, x):
@@ -98,11 +98,12 @@ def test_logits_equal_transformers(name, distilled, tmp_path):
     viewer = CentreView(config.image_size)
     want = viewer.pixels(photo, viewer.draw(np.random.default_rng()))
     want = (want / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    assert np.abs(found - want.transpose(2, 0, 1)).max() < 0.02  # one of 255 levels, divided by the standard deviation
+    # A difference of one pixel level is 1/255, which normalisation divides by about 0.22.
+    assert np.abs(found - want.transpose(2, 0, 1)).max() < 0.02
 
 
 def timms_networks(monkeypatch):
-    """Imports timm, and mocks torchvision if it is missing, because only timm's transforms need it."""
+    """Imports timm. Mocks torchvision if it is missing, because only timm's transforms need it."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed (extra parity)")
     if importlib.util.find_spec("torchvision") is None:
@@ -150,13 +151,13 @@ def test_augmented_pixels_match_timm(name, monkeypatch):
     assert called in theirs._RAND_INCREASING_TRANSFORMS and len(theirs._RAND_INCREASING_TRANSFORMS) == len(NAMES)
     hparams = {"translate_const": 100, "img_mean": (124, 116, 104), "interpolation": Image.Resampling.BICUBIC}
     image = Image.fromarray(np.random.default_rng(0).integers(20, 230, (40, 56, 3), np.uint8))
-    # At 10, timm's posterize keeps 0 bits.
+    # At magnitude 10, timm's posterize would keep 0 bits.
     for magnitude in (0.0, 3.3, 9.0, 9.87, 9.99 if name == "posterize" else 10.0):
         for negative in (False, True):
             monkeypatch.setattr(theirs.random, "random", lambda negative=negative: 0.9 if negative else 0.1)
             want = theirs.AugmentOp(called, prob=1.0, magnitude=magnitude, hparams=hparams)(image)
             found = operate(image, NAMES.index(name), magnitude / 10, negative)
-            np.testing.assert_array_equal(found, want, f"{magnitude} {negative}")
+            np.testing.assert_array_equal(found, want, f"{magnitude=} {negative=}")
 
 
 def torch_model(config, params, tmp_path):
@@ -165,7 +166,7 @@ def torch_model(config, params, tmp_path):
 
 
 def batches(config, steps, images):
-    """Generates fixed images, labels and mixing factors."""
+    """Returns reproducible batches, each with its images as normalised torch tensors."""
     rng, found = np.random.default_rng(5), []
     for step in range(steps):
         patches, normal = pixels_of(config, images, seed=step)
@@ -177,7 +178,7 @@ def batches(config, steps, images):
 
 
 def train_torch(model, given, rate, decay, smoothing):
-    """Trains with AdamW and timm's two parameter groups, on images mixed in pairs with soft targets."""
+    """Trains with AdamW, timm's two parameter groups, pairwise mixing and soft targets; returns the last loss."""
     groups = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
     for name, tensor in model.named_parameters():
         plain = tensor.ndim <= 1 or "token" in name or "position" in name
@@ -208,7 +209,7 @@ def trained(tmp_path_factory):
     model = torch_model(MICRO, params, tmp_path_factory.mktemp("torch"))
     loss = train_torch(model, given, 1e-3, 0.05, 0.1)
     folder = tmp_path_factory.mktemp("after") / "hf"
-    model.save_pretrained(folder)  # saved files have the same names in all versions of transformers
+    model.save_pretrained(folder)  # parameter names in saved files are the same in all transformers versions
     return given, params, load_file(folder / "model.safetensors"), loss
 
 
@@ -233,7 +234,7 @@ def test_twenty_steps_match_pytorch(trained, devices):
     assert ours.keys() == theirs.keys()
     off = [np.abs(array - theirs[name]).ravel() for name, array in ours.items() if not name.endswith("key.bias")]
     off = np.concatenate(off)
-    print(f"{devices} device(s): {(off <= 1e-5).mean():.5f} within 1e-5, all within {off.max():.1e}")
+    print(f"{devices} device(s): fraction within 1e-5: {(off <= 1e-5).mean():.5f}, largest difference: {off.max():.1e}")
     assert (off <= 1e-5).mean() >= 0.999 and off.max() <= 5e-4
 
 

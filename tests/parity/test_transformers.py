@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra par
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
 
 IMAGES = 10
-SHORT_SIDE = 128  # pixels: fast on two CPU cores, and a different size than the variants' position grids
+SHORT_SIDE = 128  # pixels; fast on two CPU cores, and different from the size of every position grid
 # width, depth, heads, image_size, whether there are mid-layer positions; from hf_names.txt
 SHAPES = {
     "ti": (192, 12, 3, (800, 1333), False),
@@ -61,7 +61,7 @@ def random_model(name):
         use_mid_position_embeddings=mid,
         num_labels=91,
     )
-    with torch.device("meta"):  # its own initialisation would be discarded
+    with torch.device("meta"):  # the default initialisation would be overwritten
         model = transformers.YolosForObjectDetection(config)
     model = model.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(17)
@@ -80,7 +80,7 @@ def random_model(name):
 
 
 def outputs_of(model, images):
-    """Returns the logits and boxes of each image, processed separately."""
+    """Returns the logits and boxes of the images, which are processed separately."""
     with torch.no_grad():
         out = [model(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]) for image in images]
     return np.concatenate([o.logits for o in out]), np.concatenate([o.pred_boxes for o in out])
@@ -100,7 +100,7 @@ def test_same_outputs_and_round_trip(name, tmp_path):
 
     config, params, names, report, *_ = load_weights(tmp_path / "theirs")
     shutil.rmtree(tmp_path / "theirs")
-    # the variant equals the published one except for the epsilon of the layer norms
+    # the config equals that of the published variant except for the epsilon of the layer norms
     assert config == dataclasses.replace(VARIANTS[name], layer_norm_eps=config.layer_norm_eps)
     assert len(report.taken) == len(before) and not report.initialised and not report.ignored
 
