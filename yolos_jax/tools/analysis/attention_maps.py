@@ -72,7 +72,7 @@ def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.n
     """Attention of every DET token to an image's patches in one block, float32 `[heads, Q, h, w]`.
 
     The values of a token sum to less than 1; the rest is its attention to the CLS and DET tokens. `layer` is
-    the index of the block; negative indices count from the last. For the other arguments and errors see `look_at`.
+    the index of the block; negative indices count from the last. For `detector`, `image` and the errors see `look_at`.
     """
     return look_at(detector, image, (layer,)).maps()
 
