@@ -70,7 +70,7 @@ def test_reference_to_checkpoint_to_huggingface(tmp_path, recipe, convert):
     source = write(tmp_path / "yolos.safetensors", reference_state())
     done = run(source, "--out", tmp_path / "ours", "--config", recipe)
     assert done.returncode == 0, done.stderr
-    assert f"taken: {len(reference_state())}" in done.stdout
+    assert f"used: {len(reference_state())}" in done.stdout
     params, meta = checkpoints.load_detector(tmp_path / "ours")
     assert meta.model == TINY and meta.step == 0
     assert_bit_equal(params, random_params(TINY))

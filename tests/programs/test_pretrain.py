@@ -82,7 +82,7 @@ def test_pretraining_and_training_a_detector(data, tmp_path, capsys):
     changes = {"init": str(tmp_path / "deit"), "eval.every_epochs": 2, "matcher": "host"}
     train(micro_config(micro_data(tmp_path / "coco"), **changes), tmp_path / "yolos", devices=ONE)
     printed = capsys.readouterr().out
-    assert "deit weights from the checkpoint" in printed and "grid 2x2 resized to 4x4" in printed
+    assert "deit weights from the checkpoint" in printed and "the 2x2 grid is resized to 4x4" in printed
     assert {"val/AP", "val/AP50"} <= lines(tmp_path / "yolos")[-1].keys()
 
 

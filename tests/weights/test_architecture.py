@@ -39,7 +39,7 @@ def test_detector_determines_all_settings(tmp_path):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_infers_variants_from_shapes(name, monkeypatch):
-    """Uses a reference file and a DeiT with arrays that use no memory."""
+    """Tests state dicts of the reference and of a DeiT, with arrays that use no memory."""
     known = VARIANTS[name].to_dict()
     del known["num_classes"]
     for shapes in (reference_shapes(VARIANTS[name]), vit_shapes(VARIANTS[name]) | {"pos_embed": (1, 197, 9)}):

@@ -80,14 +80,14 @@ def test_initialises_missing_norm():
     np.testing.assert_array_equal(params["norm"]["bias"], np.zeros(TINY.width))
     assert {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"} == set(report.ignored)
     assert {"backbone.norm.weight", "backbone.norm.bias"} <= set(report.initialised)
-    assert "the weights have no norm after the last block; it is initialised with scale 1 and bias 0." in str(report)
+    assert "no norm after the last block; a new one is initialised with scale 1 and bias 0." in str(report)
     assert_bit_equal(params | {"norm": plain()["norm"]}, plain())
 
 
 @pytest.mark.parametrize("side", [3, 4, 7, 14, 24, 28])
 def test_resizes_grids(side):
     params, report = from_vit(bare_vit(side=side), TINY)
-    assert f"grid {side}x{side} resized to 3x5" in str(report)
+    assert f"the {side}x{side} grid is resized to 3x5" in str(report)
     assert params["pos_embed"]["grid"].shape == (3, 5, TINY.width)
     assert_bit_equal(params | {"pos_embed": None}, plain() | {"pos_embed": None})
 

@@ -218,7 +218,7 @@ def test_messages_with_odd_names_stay_on_one_line(tmp_path):
 
 
 def trap(torch, path, zipped):
-    """Saves valid weights, except that one tensor claims to have a trillion values and stores one."""
+    """Saves valid weights, except that one tensor claims to have a trillion values but stores only one."""
     state = {name: torch.from_numpy(array.copy()) for name, array in reference_state().items()}
     state["backbone.cls_token"] = torch.zeros(1).expand(1, 10**6, 10**6)
     torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
@@ -238,7 +238,7 @@ def test_rejects_false_sizes_in_pickles(tmp_path):
     with zipfile.ZipFile(cases["bomb"], "w", zipfile.ZIP_DEFLATED) as file, file.open("a/data/0", "w") as entry:
         for _ in range(64):
             entry.write(bytes(1 << 24))
-    # a storage that claims 2**40 bytes, in the legacy format, which reads the size from the file
+    # a storage that claims to have 2**40 bytes; in the legacy format, its size is read from the file
     cases["legacy storage"] = tmp_path / "storage.pth"
     torch.save({"norm": torch.zeros(3)}, cases["legacy storage"], _use_new_zipfile_serialization=False)
     legacy = bytearray(cases["legacy storage"].read_bytes())

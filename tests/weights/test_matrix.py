@@ -83,7 +83,7 @@ def as_torch(state, torch):
 
 
 def pth(path, config, torch, zipped):
-    """Saves a checkpoint like the reference, with the weights, the optimizer state and the command line."""
+    """Saves a checkpoint in the format of the reference, with the weights, the optimizer state and the command line."""
     content = {"model": as_torch(reference_state(config), torch), "optimizer": {"state": {}, "param_groups": []}}
     content |= {"epoch": 149, "args": argparse.Namespace(backbone_name="tiny", lr=1e-4)}
     torch.save(content, path / "yolos.pth", _use_new_zipfile_serialization=zipped)
@@ -91,7 +91,7 @@ def pth(path, config, torch, zipped):
 
 
 def entry(path, torch, name, **content):
-    """Saves a training state like those of self-supervised methods."""
+    """Saves a training state in the format of DeiT and the self-supervised methods."""
     states = {key: as_torch(state, torch) for key, state in content.items()}
     torch.save(states | {"epoch": 100, "args": argparse.Namespace(arch="vit_small")}, path / name)
     return path / name
@@ -156,7 +156,7 @@ def offline(monkeypatch, tmp_path):
 
 
 def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
-    """Converts to a yolos-jax checkpoint and to a transformers folder, and back."""
+    """Converts the source to a yolos-jax checkpoint, then to a transformers folder, and loads the folder again."""
     found = load_weights(source)
     assert found.config == config
     assert_bit_equal(found.params, params)
@@ -174,7 +174,7 @@ def there_and_back(source: str | Path, config, params, tmp_path: Path) -> None:
 
 
 def vit_params(config, found):
-    """Returns the expected parameters for a ViT: its tensors, with all others initialised from the seed."""
+    """Returns the expected parameters for a ViT: its tensors, and all other parameters initialised from the seed."""
     own, fresh = random_params(config), build(config, 0)[1]
     positions = found.params["pos_embed"]
     return (
@@ -185,7 +185,7 @@ def vit_params(config, found):
 
 
 def check_positions(params, state):
-    """Checks the position of the class token, and that the grid is close to the source's range (bicubic overshoots)."""
+    """Checks the position of the class token, and bounds the values of the grid (bicubic interpolation overshoots)."""
     name = next(n for n in state if n.endswith(("pos_embed", "position_embeddings")) and "momentum" not in n)
     given, distilled = state[name][0], any("dist" in n for n in state)
     assert params["pos_embed"]["cls"][0].tobytes() == given[int(distilled)].tobytes()

@@ -218,7 +218,7 @@ def test_matches_the_transformers_image_processor(tmp_path, sizes):
         assert theirs.shape[:0:-1] == size
         ours = (resize(image, size) / 255 - np.array(MEAN)) / np.array(STD)
         np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5)
-    # if the long side is limited, transformers rounds one time fewer than the reference, so a side may be longer
+    # if the long side is limited, transformers rounds once less than the reference, so a side may be longer
     panorama = processor(images=Image.new("RGB", (300, 100)), return_tensors="np")["pixel_values"][0]
     assert 0 <= panorama.shape[2] - resized_size(300, 100, *sizes)[0] <= 16
     assert write_processor(sizes)["size"] == {"shortest_edge": sizes[0], "longest_edge": sizes[1]}

@@ -33,7 +33,7 @@ WRITTEN = {"README.md", "config.json", "model.safetensors", "preprocessor_config
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A simulated hub, set with HF_ENDPOINT, and a token with write access."""
+    """A simulated hub, selected with HF_ENDPOINT, and a token with write access."""
     with local_hub() as hub:
         point_to(hub.address, tmp_path / "cache", monkeypatch)
         monkeypatch.setenv("HF_TOKEN", WRITE)
@@ -69,7 +69,7 @@ def exported(tmp_path):
 
 
 def codes_of(card):
-    """Returns the Python examples in a card, for yolos_jax and for transformers."""
+    """Returns the Python code in a card, keyed by the library that it uses."""
     found = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     kinds = [kind for code in found for kind in ("yolos_jax", "transformers") if f"from {kind} import" in code]
     assert len(kinds) == len(found)
@@ -148,7 +148,7 @@ def test_custom_example_image_or_none(hub, run, call, tmp_path):
 
 
 def test_example_of_weak_detector(run):
-    """The example is the image with the highest score, and the threshold in the code is lower."""
+    """The example is the image with the highest score, and the threshold in the card's code is at most that score."""
     model = checkpoints.load_detector(run)[1].model
     detector = Detector(weak_params(model, 0.3), Meta(model, {}), short_side=48)
     noise = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)

@@ -51,7 +51,7 @@ def test_published_settings_cause_no_notes(tmp_path, processor, epsilon):
     "pixels", [Pixels(1 / 255, [0.5] * 3, [0.5] * 3), Pixels(1 / 127.5, [1.0, 0.5, 0.0], [0.2, 0.3, 0.4])]
 )
 def test_converted_normalisation_preserves_embeddings(pixels):
-    """Compares with float64 embeddings of pixels that are normalised like those of the source."""
+    """Compares with float64 embeddings of pixels with the source's normalisation."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (7, 4 * 4 * 3), dtype=np.uint8)
     layer = {"kernel": rng.normal(size=(48, 12)).astype(np.float32), "bias": rng.normal(size=12).astype(np.float32)}

@@ -17,7 +17,7 @@ from yolos_jax.weights.source import read_source
 
 
 def packed_target(name, target):
-    """Returns the config of the detector for the position embeddings in the reference pack."""
+    """Returns the config of a detector with the size of the position embeddings in the reference pack."""
     z, state = arrays("deit_to_yolos.npz"), tensors(f"deit_{name}.safetensors")
     size = z[f"{name}{target}_target_hw"]
     tokens = z[f"{name}{target}_pos_embed_shape"][1]
@@ -72,7 +72,7 @@ def test_other_parameters_are_initialised_from_seed(distilled):
     np.testing.assert_array_equal(
         state["backbone.pos_embed"][:, 1 + patches :], fresh["backbone.pos_embed"][:, 1 + patches :]
     )
-    assert f"row {int(distilled)} is the position of CLS; grid 4x4 resized to 3x5" in str(report)
+    assert f"row {int(distilled)} is the position of CLS; the 4x4 grid is resized to 3x5" in str(report)
     other = to_reference(from_vit(source, TINY, seed=6)[0], TINY)
     assert not np.array_equal(other["backbone.mid_pos_embed"], state["backbone.mid_pos_embed"])
     taken = slice(0, 1 + patches)
@@ -86,7 +86,7 @@ def test_keeps_grid_of_equal_size(distilled):
     params, report = from_vit(source, config)
     start = 1 + distilled
     assert params["pos_embed"]["grid"].reshape(16, -1).tobytes() == source["pos_embed"][0, start:].tobytes()
-    assert "grid 4x4 kept" in str(report)
+    assert "the 4x4 grid is kept" in str(report)
 
 
 def test_extra_row_means_distilled():

@@ -210,6 +210,6 @@ def test_report_lists_all_tensors():
     names = [f"blocks.{i}.norm1.bias" for i in (0, 1, 2, 5)] + ["norm.bias", "blocks.7.norm2.bias"]
     assert compact(names) == ["blocks.{0-2,5}.norm1.bias", "norm.bias", "blocks.7.norm2.bias"]
     text = str(Report("deit", tuple(names), ("det_token",), ("head.bias",), notes=("a note.",), path="x.pth"))
-    for line in ("deit weights from x.pth", "taken: 6", "initialised: 1", "  det_token", "ignored: 1", "note: a note."):
+    for line in ("deit weights from x.pth", "used: 6", "initialised: 1", "  det_token", "ignored: 1", "note: a note."):
         assert line in text.splitlines()
     assert "cast" not in text

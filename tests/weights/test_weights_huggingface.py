@@ -54,7 +54,7 @@ def test_packed_model_round_trip_is_bit_equal(packed_folder, tmp_path):
 
 
 def test_model_matches_stored_outputs(packed_folder):
-    """Compares the outputs for all inputs. Hugging Face always resizes positions, as yolos-jax does by default."""
+    """Compares all stored outputs. Hugging Face always resizes position embeddings, as yolos-jax does by default."""
     config, params, *_ = load_weights(packed_folder)
     z = arrays("hf_model.npz")
     images = [z[f"in{i}"].transpose(1, 2, 0) for i in range(len(z["sizes_hw"]))]

@@ -66,7 +66,7 @@ def test_matches_class_head_outputs_by_name(named, capsys):
 
 
 def test_initialises_entirely_different_classes(named, capsys):
-    """Fine-tunes on different classes of the same number; the output for "no object" is unchanged."""
+    """The number of classes is the same but all names differ; the output for "no object" is unchanged."""
     found, fresh = last_layer(named[0], dict(enumerate("abcd"))), build(TINY, 0)[1]["class_head"]["fc3"]
     assert "different classes" in capsys.readouterr().out
     for key in found:

@@ -1,4 +1,4 @@
-"""Loads and converts weights of yolos-jax, the YOLOS reference, Hugging Face and pretrained ViTs, local or on the hub.
+"""Loads and converts local or hub weights of yolos-jax, the YOLOS reference, Hugging Face and pretrained ViTs.
 
 The intermediate format of all conversions is numpy float32 arrays with the reference's state-dict names, in PyTorch
 layout. PyTorch is required only to read `.pth` files. The most commonly used functions are exported here.

@@ -23,14 +23,14 @@ _EPSILON = "layer_norm_eps"  # Hugging Face and the reference use different valu
 
 
 def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings, by name, of a detector that starts from the given weights, except the number of classes.
+    """Returns the architecture settings of a detector that starts from the given weights, without `num_classes`.
 
     Detector weights determine all settings. ViT weights determine width, depth, heads, MLP ratio and patch size; the
     other settings are taken from the paper's variant with the same width and depth, if there is one.
 
     Args:
       init: location of the weights, see `starting_params`.
-      stated: settings in the recipe; they are used if the weights do not determine them, and must not contradict them.
+      stated: settings in the recipe; they must not contradict the weights, and override the paper's variant.
 
     Raises:
       InputError: the weights cannot be used, they contradict `stated`, or the number of heads is unknown.
@@ -46,14 +46,14 @@ def architecture_of(init: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     found = usual | dict(stated) | fixed
     if "heads" not in found:
         raise InputError(
-            f"the number of attention heads cannot be inferred from {init}, and no variant of the paper has width "
+            f"the number of attention heads cannot be inferred from {init}, and no variant in the paper has width "
             f"{fixed['width']} and {fixed['depth']} blocks; set --config.model.heads."
         )
     return found
 
 
 def title_of(model: YolosConfig) -> str:
-    """Returns a title for an architecture: the name of its variant, or its sizes."""
+    """Returns a title for an architecture: the name of its variant, or a list of its sizes."""
     name = variant_name(model)
     sizes = f"{model.depth} blocks of width {model.width}, {model.heads} heads, patch size {model.patch_size}"
     return TITLES[name] if name else sizes
@@ -79,7 +79,7 @@ def _read(init: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_vit(source: ForeignWeights) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Like `_read`, for the tensors and config of a ViT. Tensor shapes do not determine the number of heads."""
+    """Like `_read`, but for the tensors and config of a ViT. Tensor shapes do not determine the number of heads."""
     backbone = find_backbone(source.state, source.name)
     refuse_other_parts(backbone)
     width = backbone.width

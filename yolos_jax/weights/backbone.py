@@ -14,7 +14,7 @@ from yolos_jax.weights.tensor_names import stacked, timm_name
 # Name of the tensor that identifies a ViT, in timm and in transformers.
 _TIMM = "patch_embed.proj.weight"
 _TRANSFORMERS = "embeddings.patch_embeddings.projection.weight"
-# For files with two networks: the one that the authors evaluate, and the other one.
+# Prefixes of the two networks in some files: the one that the authors evaluate, and the one to ignore.
 _PREFERRED = (("teacher", "student"), ("base_encoder", "momentum_encoder"))
 # Tensors outside the backbone that may have the same prefix: classifiers, projections, the decoder of MAE.
 _IGNORED = ("dist_token", "mask_token", "head.", "head_dist.", "decoder_")
@@ -28,7 +28,7 @@ class Backbone(NamedTuple):
 
     state: dict[str, np.ndarray]
     distilled: bool  # whether there is a distillation token with a position embedding
-    report: Report  # lists the source tensors; nothing has been initialised yet
+    report: Report  # lists the source tensors; `initialised` is still empty
 
     @property
     def depth(self) -> int:
@@ -37,7 +37,7 @@ class Backbone(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of the embeddings. Raises `InputError` if the patch embedding has no bias, whose size is the width."""
+        """Width of the embeddings. Raises `InputError` if the patch embedding has no bias."""
         bias = self.state.get("patch_embed.proj.bias")
         if bias is None:
             what = self.report.path
@@ -46,7 +46,7 @@ class Backbone(NamedTuple):
 
 
 def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
-    """Returns the prefix of the tensor names of each ViT in a state dict; an empty list if there is none."""
+    """Returns the tensor name prefix of each ViT in a state dict; an empty list if there is no ViT."""
     found = []
     for name in state:
         for mark in (_TIMM, _TRANSFORMERS):
@@ -56,10 +56,10 @@ def prefixes(state: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
-    """Returns the ViT in a state dict (float32 arrays by name) for which `prefixes` is not empty.
+    """Returns the ViT in a state dict (float32 arrays keyed by name) in which `prefixes` finds at least one.
 
     Raises:
-      InputError: there are several ViTs and no rule to choose one of them, or tensor names conflict.
+      InputError: there are several ViTs and no rule for choosing one of them, or tensor names conflict.
     """
     prefix = _choose(prefixes(state), what)
     is_timm = prefix + _TIMM in state
@@ -86,7 +86,7 @@ def find_backbone(state: Mapping[str, np.ndarray], what: str) -> Backbone:
     if prefix:
         notes.append(f"the backbone has the prefix {prefix!r}; all other tensors are ignored.")
     if not has_norm:
-        notes.append("the weights have no norm after the last block; it is initialised with scale 1 and bias 0.")
+        notes.append("the weights have no norm after the last block; a new one is initialised with scale 1 and bias 0.")
     used = set(taken)
     left = tuple(name for name in state if name not in used)
     report = Report("deit", taken, ignored=left, notes=tuple(notes), path=what)

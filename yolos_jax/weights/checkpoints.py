@@ -95,9 +95,9 @@ def newest_meta(directory: str | Path) -> Meta:
 
 
 def recorded_recipe(directory: str | Path) -> dict[str, Any] | None:
-    """Returns the recipe of the run that wrote a folder's newest checkpoint, as nested dicts; None if no run wrote it.
+    """Returns the recipe recorded in a folder's newest checkpoint, as nested dicts; None if there is no recipe.
 
-    Unlike orbax, this does not initialise a JAX backend, so `jax.distributed` can still be initialised afterwards.
+    Unlike reading with orbax, this initialises no JAX backend, so `jax.distributed` can still be initialised.
     """
     path = Path(copied(directory)).absolute()
     path /= str(newest_step(path))

@@ -22,7 +22,7 @@ from yolos_jax.weights.report import Report, compact
 from yolos_jax.weights.tensor_names import check_shapes, vit_shapes
 
 _NORM = ("norm.weight", "norm.bias")
-# Parts of ViTs that YOLOS does not support, by regular expressions for their tensor names.
+# ViT parts that YOLOS does not support, keyed by regular expressions that match their tensor names.
 _OTHER_PARTS = {
     r"\.ls[12]\.|\.layer_scale[12]|\.gamma_[12]$": "layer scale",
     r"(^|\.)(reg_token|register_tokens|storage_tokens)$": "register tokens",
@@ -38,8 +38,8 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
     """Returns our parameters (nested dict of numpy float32 arrays) with the backbone of a ViT, and a report.
 
     A distilled classifier has two position embeddings before those of the patches. As in the reference, the first one
-    is dropped: CLS has DeiT's CLS token, but the position embedding of the distillation token. Parts that the ViT lacks
-    are initialised from `seed`. Raises `InputError` for missing, unexpected or wrongly shaped tensors, and names them.
+    is dropped, so CLS combines DeiT's CLS token with the position embedding of the distillation token. Parts that the
+    ViT lacks are initialised from `seed`. Raises `InputError` for missing, unexpected or wrongly shaped tensors.
     """
     _check_backbone(found, config)
     row, side = _position_layout(found)
@@ -52,7 +52,7 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
     del given["backbone.pos_embed"]
     resized = "kept" if (rows, columns) == (side, side) else f"resized to {rows}x{columns}"
     note = (
-        f"pos_embed: row {row} is the position of CLS; grid {side}x{side} {resized}; the rows of the "
+        f"pos_embed: row {row} is the position of CLS; the {side}x{side} grid is {resized}; the rows of the "
         f"{config.det_tokens} DET tokens are initialised."
     )
     initialised = tuple(name for name in fresh if name not in given and name != "backbone.pos_embed")
@@ -61,7 +61,7 @@ def from_deit(found: Backbone, config: YolosConfig, seed: int = 0) -> tuple[dict
 
 
 def config_of_deit(found: Backbone) -> YolosConfig:
-    """Returns the variant with the width and depth of a ViT, with the number of classes for COCO."""
+    """Returns the variant with the same width and depth as a ViT, with COCO's number of classes."""
     for config in VARIANTS.values():
         if (config.width, config.depth) == (found.width, found.depth):
             return config
@@ -73,7 +73,7 @@ def config_of_deit(found: Backbone) -> YolosConfig:
 
 
 def _check_backbone(found: Backbone, config: YolosConfig) -> None:
-    """Checks tensor names and shapes; of the position embeddings, only the width must match."""
+    """Checks tensor names and shapes; for the position embeddings, only the width must match."""
     state, what = found.state, found.report.path
     refuse_other_parts(found)
     if found.depth != config.depth:
@@ -114,7 +114,7 @@ def refuse_other_parts(found: Backbone) -> None:
     if "blocks.0.attn.qkv.weight" in state and "blocks.0.attn.qkv.bias" not in state:
         parts.append("no biases for queries, keys and values (attn.qkv.bias)")
     if parts:
-        plain_ones = "the original DeiT or DINO, MoCo v3 or MAE"
+        plain_ones = "MoCo v3, MAE, or the original DeiT or DINO"
         raise InputError(
             f"{found.report.path} is not a plain ViT, which YOLOS requires: it has {' and '.join(parts)}; start from a "
             f"plain ViT, such as {plain_ones}."
@@ -122,7 +122,7 @@ def refuse_other_parts(found: Backbone) -> None:
 
 
 def _position_layout(found: Backbone) -> tuple[int, int]:
-    """Returns the row of the CLS position, and the side of the patch grid."""
+    """Returns the row of the CLS position, and the side length of the patch grid."""
     shape = found.state["pos_embed"].shape
     for row in (1,) if found.distilled else (0, 1):
         patches = shape[1] - row - 1
@@ -136,7 +136,7 @@ def _position_layout(found: Backbone) -> tuple[int, int]:
 
 
 def _resize(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes `[H, W, D]` to `[h * w, D]` with torch's bicubic interpolation; no change if the sizes are equal."""
+    """Resizes `[H, W, D]` to `[h * w, D]` with torch's bicubic interpolation; values are kept if the sizes match."""
     if grid.shape[:2] == size:
         return grid.reshape(-1, grid.shape[-1])
     return np.asarray(resize_to_tokens(jnp.asarray(grid), jnp.asarray(size, jnp.int32), math.prod(size), max(size)))

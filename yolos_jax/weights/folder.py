@@ -32,16 +32,16 @@ def export_huggingface(
     provenance: Provenance | None = None,
     presentation: Presentation = PLAIN,
 ) -> None:
-    """Writes a folder from which transformers loads the model and its image processor.
+    """Writes a folder from which transformers can load the model and its image processor.
 
     Args:
       params, config: our parameters and their model config; its two position grids must be equal.
-      label_names: names by class id, or None.
+      label_names: class names keyed by id, or None.
       out_dir: a new or empty folder.
       category_ids: the data set's category id for each label, if different from the labels.
       sizes: sizes that images are resized to; by default, a short side of 800 and a long side of at most 1333 pixels.
       provenance: origin and metrics of the weights, for the model card.
-      presentation: license, images and code settings of the model card.
+      presentation: license and images of the model card, and settings of its example code.
 
     Raises:
       InputError: the folder is not empty or cannot be written to, or the model cannot be exported.
@@ -60,7 +60,7 @@ def export_classifier(
     params: Mapping, meta: Meta[ClassifierConfig], out_dir: str | Path,
     provenance: Provenance | None = None, presentation: Presentation = PLAIN,
 ) -> None:  # fmt: skip
-    """Like `export_huggingface`, for one of our classifiers; a second file contains the weights with timm names."""
+    """Like `export_huggingface`, but for one of our classifiers; another file contains the weights with timm names."""
     config = meta.model
     states = {"model.safetensors": to_transformers_vit(params, config), TIMM_FILE: to_timm(params, config)}
     settings = write_classifier_config(config, meta.label_names)
@@ -74,7 +74,7 @@ def export_classifier(
 def _write(
     path: Path, states: Mapping[str, dict[str, np.ndarray]], settings: dict, processor: dict, others: dict[str, bytes]
 ) -> None:
-    """Writes the files of a folder: weights (by file name), `config.json`, `preprocessor_config.json` and `others`."""
+    """Writes `states` and `others` (both keyed by file name) and the two JSON files of a Hugging Face folder."""
     try:
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)

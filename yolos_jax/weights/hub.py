@@ -60,8 +60,8 @@ def hub_address(name: str) -> str:
 def download(model: HubModel) -> Path:
     """Returns the cache folder with a model's config and weights, which are downloaded if necessary.
 
-    If the hub cannot be reached, the cached files are used. PyTorch weights are downloaded only if there are no
-    others. Raises `InputError` if the model does not exist, access is denied, or it is neither reachable nor cached.
+    If the hub cannot be reached, the cached files are used. PyTorch weights are only downloaded if there are no other
+    weights. Raises `InputError` if the model does not exist, access is denied, or it is neither reachable nor cached.
     """
     folder = _snapshot(model, _SETTINGS + _WEIGHTS)
     if not any((folder / name).exists() for name in ("model.safetensors", INDEX)):
@@ -79,7 +79,7 @@ def _snapshot(model: HubModel, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
-    except Exception as error:  # a failed download raises exceptions of several libraries
+    except Exception as error:  # a failed download raises exceptions from several libraries
         raise InputError(f"{_trouble(model, error)}.") from error
 
 
@@ -91,7 +91,7 @@ def _trouble(model: HubModel, error: Exception) -> str:
     where = f"https://huggingface.co/{model.id}"
     match error:
         case errors.GatedRepoError():
-            return f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to a token for that account"
+            return f"{name} is gated: accept its conditions on {where}, then set HF_TOKEN to that account's token"
         case errors.RepositoryNotFoundError():
             why = "neither a local file or folder nor a model on the Hugging Face hub"
             return f"{name} is {why}; check its spelling, or set HF_TOKEN if it is private"

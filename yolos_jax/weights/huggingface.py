@@ -1,4 +1,4 @@
-"""Converts transformers' YOLOS weights to our parameters and back, and our classifiers to its ViT and DeiT."""
+"""Converts YOLOS weights between transformers and our parameters, and our classifiers to transformers' ViT or DeiT."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def from_huggingface(state: Mapping[str, np.ndarray], config: YolosConfig, what:
     """Converts a Hugging Face state dict, with the tensor names of any transformers version, to our parameters.
 
     Args:
-      state: float32 arrays of `YolosForObjectDetection` by name.
+      state: the state dict of `YolosForObjectDetection`, as float32 arrays.
       what: name of the state dict in error messages.
 
     Raises:
@@ -40,7 +40,7 @@ def to_huggingface(params: Mapping, config: YolosConfig) -> dict[str, np.ndarray
 
 
 def to_transformers_vit(params: Mapping, config: ClassifierConfig) -> dict[str, np.ndarray]:
-    """The state dict of `ViTForImageClassification` or, if distilled, `DeiTForImageClassificationWithTeacher`."""
+    """Returns the weights of `ViTForImageClassification` or, if distilled, `DeiTForImageClassificationWithTeacher`."""
     state = to_timm(params, config)
     model, heads = "vit", {"head": "classifier"}
     if config.distilled:
@@ -53,7 +53,7 @@ def to_transformers_vit(params: Mapping, config: ClassifierConfig) -> dict[str, 
 
 
 def _renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames tensors as in transformers, and splits query, key and value."""
+    """Renames tensors to their transformers names, and splits query, key and value."""
     out: dict[str, np.ndarray] = {}
     for name, array in state.items():
         theirs = tensor_names.huggingface_names(name)

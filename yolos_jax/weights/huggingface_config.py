@@ -13,8 +13,8 @@ from yolos_jax.weights.limits import whole_number
 
 CATEGORY_IDS = "category_ids"  # a key that only yolos-jax uses in config.json; transformers keeps unknown keys
 PLACEHOLDER = "N/A"  # name of unused category ids in Hugging Face's COCO models
-# Integer settings by transformers' name: our name, transformers' default, and the largest accepted value, which is far
-# larger than in any model but small enough to compute shapes with.
+# Integer settings, keyed by transformers' name: our name, transformers' default, and the largest accepted value, which
+# is far above that of any real model but small enough to compute shapes with.
 _NUMBERS_OF_A_VIT = {
     "hidden_size": ("width", 768, 2**16),
     "num_hidden_layers": ("depth", 12, 2**10),
@@ -28,7 +28,7 @@ _FIXED = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
 
 
 def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict[int, str]]:
-    """Returns the settings in a YOLOS `config.json`, and its label names by class id, without the placeholder "N/A".
+    """Returns the settings in a YOLOS `config.json`, and its label names keyed by id, without the placeholder "N/A".
 
     Raises `InputError` for an invalid or unsupported setting; the message names it.
     """
@@ -67,7 +67,7 @@ def read_config(values: Mapping[str, Any], what: str) -> tuple[YolosConfig, dict
 
 
 def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tuple[int, ...] | None:
-    """Returns the data set's category id for each label in an exported `config.json`; None if equal to the labels."""
+    """Returns the data set's category id for each label in a `config.json`; None if the ids equal the labels."""
     ids = values.get(CATEGORY_IDS)
     if ids is None:
         return None
@@ -78,7 +78,7 @@ def read_category_ids(values: Mapping[str, Any], classes: int, what: str) -> tup
 
 
 def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> dict[str, Any]:
-    """Returns the `config.json` of a model. Ids without a name become "N/A", or "LABEL_i" if no id has a name.
+    """Returns the `config.json` of a model. Ids without a name get the name "N/A", or "LABEL_i" if no id has a name.
 
     Raises:
       InputError: transformers does not support the model (two different position grids), or a label id is out of range.
@@ -96,7 +96,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
     patch, size = config.patch_size, config.init_pe_size
     rows, columns = config.init_grid
     if config.mid_grid is not None and size[0] * size[1] // patch**2 != rows * columns:
-        # transformers computes the number of patches from the area, so both sides must be multiples of the patch
+        # transformers computes the number of patches from the area, so both sides must be multiples of the patch size
         size = rows * patch, columns * patch
     return {
         "architectures": ["YolosForObjectDetection"],
@@ -109,7 +109,7 @@ def write_config(config: YolosConfig, label_names: Mapping[int, str] | None) -> 
 
 
 def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, str]) -> dict[str, Any]:
-    """Returns the `config.json` of a classifier; a class without a name becomes "LABEL_i"."""
+    """Returns the `config.json` of a classifier; a class without a name gets the name "LABEL_i"."""
     architecture = "DeiTForImageClassificationWithTeacher" if config.distilled else "ViTForImageClassification"
     return {
         "architectures": [architecture],
@@ -120,7 +120,7 @@ def write_classifier_config(config: ClassifierConfig, label_names: Mapping[int, 
 
 
 def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]:
-    """Returns the keys shared by detectors and classifiers; `distinct` makes the class names in `labels` unique."""
+    """Returns the settings shared by detectors and classifiers; duplicate class names are made unique."""
     labels = list(distinct(dict(enumerate(labels))).values())
     return {
         "dtype": "float32",
@@ -136,7 +136,7 @@ def _common_settings(config: NetworkConfig, labels: list[str]) -> dict[str, Any]
 
 
 def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
-    """Returns `id2label` with integer ids, which must be 0..K-1; transformers omits it for two default labels."""
+    """Returns `id2label` with integer ids, which must be 0..K-1; transformers omits it for two default names."""
     given = values.get("id2label")
     try:
         if given is None:
@@ -160,7 +160,7 @@ def _label_names(values: Mapping[str, Any], what: str) -> dict[int, str]:
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:
-    """Returns a pair from one integer or a list of two."""
+    """Returns a pair of integers, given a single integer or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2:
         raise ValueError(f"{name} is {shown(value)}; it must be one or two whole numbers")

@@ -50,7 +50,7 @@ def write_processor(sizes: Sizes) -> dict[str, Any]:
 
 
 def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, Any]:
-    """Like `write_processor`, for a classifier: the centre crop is `crop_share` of the resized short side."""
+    """Like `write_processor`, but for a classifier: the centre crop covers `crop_share` of the resized short side."""
     return {
         "image_processor_type": "BitImageProcessor",
         **dict.fromkeys((*_STEPS, "do_center_crop", "do_convert_rgb"), True),
@@ -62,7 +62,7 @@ def write_classifier_processor(image_size: int, crop_share: float) -> dict[str, 
 
 
 def sizes_of(extra: Mapping[str, Any]) -> Sizes | None:
-    """Returns the sizes in a checkpoint (`Meta.extra`): those of its image processor or, if none, of its recipe."""
+    """Returns the sizes in a checkpoint (`Meta.extra`): those of its image processor, or else of its recipe."""
     found = extra.get("processor") or extra.get("config", {}).get("data")
     if not isinstance(found, Mapping) or "short_side" not in found:
         return None
@@ -102,7 +102,7 @@ def _read_sizes(size: Any, max_size: Any) -> Sizes:
 
 
 def close(found: Any, wanted: list[float]) -> bool:
-    """Whether a list equals the given numbers, up to rounding in the file."""
+    """Whether a list of values from a file equals the wanted values up to rounding."""
     if not isinstance(found, list) or not all(type(value) in (int, float) for value in found):
         return False
     return len(found) == len(wanted) and all(math.isclose(v, w, rel_tol=1e-4) for v, w in zip(found, wanted))

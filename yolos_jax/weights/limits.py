@@ -1,4 +1,4 @@
-"""Size limits for third-party files: far above any YOLOS or ViT, but far below the memory of a machine."""
+"""Checks third-party files; size limits are far above any YOLOS or ViT, but far below the memory of a machine."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -19,7 +19,7 @@ from yolos_jax.weights.report import Report
 from yolos_jax.weights.source import ForeignWeights, read_source
 from yolos_jax.weights.vit_settings import check_vit, read_pixels, read_vit, with_pixels
 
-# Name of the last bias of the class head, by kind of source. It has a value per class and one for "no object".
+# Name of the class head's last bias in each kind of source. It has one value per class and one for "no object".
 _LAST_BIAS = {"reference": LAST_BIAS, "huggingface": CLASS_HEAD.replace("weight", "bias")}
 
 Names = dict[int, str]
@@ -30,9 +30,9 @@ class LoadedWeights(NamedTuple):
 
     config: YolosConfig
     params: dict  # nested dict of numpy float32 arrays
-    label_names: Names | None  # names by class id, if the source has them
+    label_names: Names | None  # class names keyed by id, if the source has them
     report: Report
-    category_ids: tuple[int, ...] | None = None  # the data set's category id for each label, if different
+    category_ids: tuple[int, ...] | None = None  # the data set's category id for each label; None if they are equal
     sizes: Sizes | None = None  # sizes that images are resized to, if the source has them
 
     def meta(self, default_names: Names) -> Meta[YolosConfig]:
@@ -63,8 +63,8 @@ def load_weights(
       seed: seed for initialising the parts that a classifier or self-supervised ViT lacks.
       any_classes: allow a detector with a different number of classes from `config`; the returned config then has
         the source's number of classes.
-      processor: also read the sizes of a detector's image processor, which must be supported. If False, and for a
-        ViT, weights that were trained with another pixel normalisation are converted to ours.
+      processor: also read the image sizes of a detector's image processor, which must be supported. If False, or for
+        a ViT, weights that were trained with a different pixel normalisation are converted to ours.
       detector: accept only the weights of a detector, not of a ViT.
 
     Raises:
@@ -111,8 +111,8 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     if source.hf_config is None:
         if wanted is None:
             raise InputError(
-                f"{source.name} has Hugging Face names but no config.json next to it; use its folder, or a --config "
-                "that sets the architecture."
+                f"{source.name} has Hugging Face tensor names but no config.json next to it; use its folder, or a "
+                "--config that sets the architecture."
             )
         return wanted, None
     where = f"the config.json of {source.name}"
@@ -120,7 +120,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     classifier, outputs = source.state.get(CLASS_HEAD), found.num_classes + 1
     if classifier is not None and classifier.shape[:1] != (outputs,):
         raise InputError(
-            f"{where} has {found.num_classes} labels, so it must have {outputs} outputs with "
+            f"{where} has {found.num_classes} labels, so the class head must have {outputs} outputs including "
             f'"no object", but {CLASS_HEAD} has shape {list(classifier.shape)}.'
         )
     if wanted is None:
@@ -129,7 +129,7 @@ def config_of_huggingface(source: ForeignWeights, wanted: YolosConfig | None) ->
     if differences:
         raise InputError(
             f"the expected model differs from {where}: {'; '.join(differences)}. "
-            "Choose a matching --config, or use the architecture of the weights (train.py --config "
-            "finetune_custom; convert.py without --variant and --config)."
+            "Choose a matching --config, or use the architecture of the weights (yolos-train --config "
+            "finetune_custom; yolos-convert without --variant and --config)."
         )
     return dataclasses.replace(wanted, layer_norm_eps=found.layer_norm_eps), names

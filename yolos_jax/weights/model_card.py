@@ -26,11 +26,11 @@ PICTURES = {
 
 
 class Presentation(NamedTuple):
-    """License, images and code settings of a model card."""
+    """License and images of a model card, and settings of its example code."""
 
     repository: str = ""  # `USER/NAME` on the hub; "" for a local folder, in which the code is run
     license: str = ""  # license identifier on the hub, such as `apache-2.0`
-    pictures: Mapping[str, bytes] = {}  # image files next to the card, by their names in `PICTURES`
+    pictures: Mapping[str, bytes] = {}  # image files next to the card, keyed by names in `PICTURES`
     threshold: float = 0.5  # minimum score of a detection in the card's code
 
 
@@ -40,15 +40,15 @@ PLAIN = Presentation()  # for a folder without images
 class Provenance(NamedTuple):
     """Origin and metrics of weights."""
 
-    origin: str = ""  # `org/name@commit` on the hub or the file that they were converted from; "" if trained
+    origin: str = ""  # `org/name@commit` on the hub or the file that they were converted from; "" if they were trained
     step: int = 0  # training steps
-    metrics: Mapping[str, float] = {}  # by name, such as COCO's metrics (0..1); empty if none were recorded
+    metrics: Mapping[str, float] = {}  # values keyed by metric name, such as AP (0..1); empty if none were recorded
     images: int | None = None  # number of evaluated images; None if not recorded
     data: str = ""  # name of the evaluated data, such as `val2017`; "" if not recorded
 
 
 def recorded_provenance(folder: str | Path, step: int, extra: Mapping[str, Any], names: Sequence[str]) -> Provenance:
-    """Returns the provenance of a checkpoint, with metrics from yolos-eval, or else those from its training run.
+    """Returns the provenance of a checkpoint, with metrics from yolos-eval, or else from its training run.
 
     `extra` is its `Meta.extra`, and `names` are the names of the metrics, the main one first. Raises `InputError` if
     the folder has an `eval-STEP/metrics.json` that lacks one of them.
@@ -102,7 +102,7 @@ def detector_card(
 
 
 def classifier_card(config: ClassifierConfig, provenance: Provenance, presentation: Presentation) -> str:
-    """Returns the README.md of an image classifier, like `detector_card`."""
+    """Like `detector_card`, but for an image classifier."""
     title = "ViT"
     kind = "a plain ViT"
     timm = "VisionTransformer"
@@ -162,7 +162,7 @@ def _template(name: str) -> str:
 
 
 def _measured(provenance: Provenance, what: str) -> str:
-    """Returns a sentence about the metrics, described by `what`, and a table of them."""
+    """Returns a description of the metrics, which starts with `what`, and a table of their values."""
     if not provenance.metrics:
         return "No evaluation was recorded for these weights."
     where = "" if provenance.images is None else f" on {provenance.images} images"

@@ -21,7 +21,7 @@ ENTRIES = ("model", "teacher", "state_dict", "model_ema", "student")
 
 
 def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Returns arrays of any dtype by name, and notes; unpickles only tensors, containers and `Namespace`.
+    """Returns arrays of any dtype, keyed by name, and notes; unpickles only tensors, containers and `Namespace`.
 
     If `shapes` is set, the arrays are `limits.hollow`, and little more than the index of a zip file is read.
 
@@ -41,7 +41,7 @@ def read_pickle(path: Path, shapes: bool = False) -> tuple[dict[str, np.ndarray]
     try:
         # the reference stores its command line, a Namespace, next to the weights
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own errors report these problems, or users cannot fix them
+            warnings.simplefilter("ignore")  # torch's warnings repeat our errors, or users cannot act on them
             lazy = shapes and zipfile.is_zipfile(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except Exception as error:  # torch raises various exceptions for a damaged file

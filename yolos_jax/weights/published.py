@@ -1,4 +1,4 @@
-"""The published models, by the file names of the reference and by their repositories on the hub."""
+"""The published models, keyed by their file names in the reference and by their repositories on the hub."""
 
 import dataclasses
 from typing import NamedTuple
@@ -23,7 +23,7 @@ _BY_FILE = {
     "yolos_base": Published("b", "hustvl/yolos-base"),
 }
 PUBLISHED = _BY_FILE | {model.hub_id.split("/")[1]: model for model in _BY_FILE.values()}
-"""Published models by file name without extension, and by repository name without owner."""
+"""Published models, keyed by file name without extension and by repository name without owner."""
 
 
 def variant_of(name: str) -> YolosConfig:

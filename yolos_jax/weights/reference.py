@@ -33,7 +33,7 @@ _WITH_BATCH = ("_token", "_tokens", "pos_embed")  # name endings of tensors with
 
 
 def from_reference(state: Mapping[str, np.ndarray], config: YolosConfig, what: str = "the state dict") -> dict:
-    """Converts a reference state dict (float arrays by the reference's names, in PyTorch layout) to our parameters.
+    """Converts a reference state dict (float arrays with the reference's names, in PyTorch layout) to our parameters.
 
     Returns:
       Nested dict of contiguous numpy float32 arrays, with the structure of `model.yolos.build`.
@@ -100,10 +100,9 @@ def to_timm(params: Mapping, config: YolosConfig | ClassifierConfig) -> dict[str
 
 
 def config_of_reference(state: Mapping[str, np.ndarray], what: str) -> YolosConfig:
-    """Returns the variant that matches the shapes of a reference state dict, with any number of classes.
+    """Returns the variant that matches the shapes of a reference state dict, with its number of classes.
 
-    Shapes determine neither the number of heads nor the sides of the position grids. Raises `InputError` if no variant
-    matches.
+    Shapes determine neither the number of heads nor the sides of the grids. Raises `InputError` if no variant matches.
     """
     classifier = state.get(LAST_BIAS)
     shapes = {name: tuple(array.shape) for name, array in state.items()}

@@ -8,7 +8,7 @@ _BLOCK = re.compile(r"\b(blocks|layer)\.(\d+)\.")
 
 
 def compact(names: Iterable[str]) -> list[str]:
-    """Merges names that differ only in the block number, such as `blocks.{0-11}.norm1.bias`; keeps the order."""
+    """Merges names that differ only in the block number, as in `blocks.{0-11}.norm1.bias`; keeps their order."""
     groups: dict[str, list[int]] = {}
     for name in names:
         found = _BLOCK.search(name)
@@ -31,7 +31,7 @@ def _runs(numbers: list[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How each tensor was used. `str` lists the numbers of tensors and their names."""
+    """How each tensor was used. `str` lists the number of tensors in each group and their names."""
 
     kind: str  # "reference", "huggingface" or "deit"
     taken: tuple[str, ...]  # source tensors used in the parameters (the source's names)
@@ -42,7 +42,7 @@ class Report:
     path: str = ""  # path or hub name of the weights, if they have one
 
     def __str__(self) -> str:
-        names_of = {"taken": self.taken, "initialised": self.initialised, "ignored": self.ignored}
+        names_of = {"used": self.taken, "initialised": self.initialised, "ignored": self.ignored}
         if self.cast:
             names_of["cast to float32"] = self.cast
         lines = [f"{self.kind} weights from {self.path}" if self.path else f"{self.kind} weights"]

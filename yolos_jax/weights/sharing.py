@@ -1,6 +1,6 @@
 """Uploads exported folders to the Hugging Face hub.
 
-Uploads use `huggingface_hub`, which respects its usual environment variables HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+Uploads use `huggingface_hub`, which respects its usual environment variables HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE.
 """
 
 import contextlib
@@ -138,7 +138,7 @@ def _reports(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # a failed upload raises exceptions of several libraries
+    except Exception as error:  # a failed upload raises exceptions from several libraries
         raise InputError(f"{_trouble(name, error)}.") from error
 
 

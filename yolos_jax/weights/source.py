@@ -14,7 +14,7 @@ from yolos_jax.weights.tensor_files import OF_A_FOLDER, Tensors, read_folder, re
 from yolos_jax.weights.vit_settings import VIT_TYPES
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.")
-# Prefixes of tensor names that only detectors have, by kind of source.
+# Prefixes of tensor names that only detectors have, for each kind of source.
 _DETECTOR_NAMES = {
     "reference": ("class_embed.", "bbox_embed.", "backbone.det_token"),
     "huggingface": ("class_labels_classifier.", "bbox_predictor.", "vit.embeddings.detection_tokens"),
@@ -36,7 +36,7 @@ class ForeignWeights(NamedTuple):
 def read_source(path: str | Path, shapes: bool = False) -> ForeignWeights:
     """Reads weights from a `.safetensors` file, a `.pth` file (requires PyTorch), a Hugging Face folder, or the hub.
 
-    If `shapes` is set, the tensors are not read but replaced by `limits.hollow`. Raises `InputError` if the weights do
+    If `shapes` is set, the arrays are `limits.hollow`, and no values are read. Raises `InputError` if the weights do
     not exist, are unreadable or unsafe to read, or are neither YOLOS nor a ViT.
     """
     path, name = _find(path)
@@ -107,7 +107,7 @@ def _detector_kind(state: dict[str, np.ndarray]) -> str | None:
 
 
 def _kind(state: dict[str, np.ndarray], what: str) -> str:
-    """Returns the kind of a source; raises `InputError` if it is none of the three."""
+    """Returns the kind of a source; raises `InputError` if it is not one of the three."""
     kind = _detector_kind(state) or ("deit" if prefixes(state) else None)
     if kind is not None:
         return kind

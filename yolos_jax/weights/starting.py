@@ -28,7 +28,7 @@ def starting_params(
     """Returns random parameters, parameters of one of our checkpoints (detector or classifier), or converted weights.
 
     If a detector has a different number of classes, everything is kept except the last layer of the class head, the
-    only layer whose shape depends on it.
+    only layer whose shape depends on that number.
 
     Args:
       model: the model to train.
@@ -39,7 +39,7 @@ def starting_params(
       by_name: if False, the order of the rows is kept.
 
     Raises:
-      InputError: the weights are for another model, or they have the same number of classes but only some of the names,
+      InputError: the weights are for another model, or they have the same number of classes but share only some names,
         so the correct matching of classes is ambiguous.
     """
     refuse_nothing_to_start_from(init)
@@ -116,6 +116,6 @@ def _match_rows(layer: dict, names: Mapping[int, str], wanted: Mapping[int, str]
         layer[key] = values[..., rows]
         layer[key][..., lost] = fresh[key][..., lost]
     if lost:
-        print(f"{init} has different classes: the class head's outputs are initialised, everything else is kept.")
+        print(f"{init} has different classes: the class head's outputs are initialised, and everything else is kept.")
     else:
         print(f"{init} numbers the classes differently: the outputs of the class head are matched by name.")

@@ -12,13 +12,13 @@ from yolos_jax.user_files import check_file, read_text
 from yolos_jax.weights.limits import MOST_BYTES, MOST_JSON, check_floating, hollow, plain
 from yolos_jax.weights.pickles import read_pickle
 
-WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # .ckpt is PyTorch Lightning's
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # .ckpt: PyTorch Lightning
 INDEX = "model.safetensors.index.json"
 OF_A_FOLDER = ("model.safetensors", INDEX, "pytorch_model.bin")  # weights in a folder from the hub
 
 
 class Tensors(NamedTuple):
-    """The tensors of a source as numpy float32 arrays by name; for `cast` and `notes` see `report.Report`."""
+    """The tensors of a source as numpy float32 arrays, keyed by name; for `cast` and `notes`, see `report.Report`."""
 
     state: dict[str, np.ndarray]
     cast: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Tensors(NamedTuple):
 def read_tensors(path: Path, shapes: bool = False) -> Tensors:
     """Reads all tensors of a file; raises `InputError` if it cannot be read or is not a weights file.
 
-    If `shapes` is set, they are `hollow`, and as little of the file is read as its format allows.
+    If `shapes` is set, the arrays are `limits.hollow`, and as little of the file is read as its format allows.
     """
     if path.suffix == ".safetensors":
         return _as_float32(_read_safetensors(path, shapes), path, shapes)
@@ -73,7 +73,7 @@ def _read_safetensors(path: Path, shapes: bool) -> dict[str, np.ndarray]:
             if shapes:
                 return {name: hollow(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in names}
-    # the last three are raised for dtypes that numpy does not support
+    # the last three exceptions are raised for dtypes that numpy does not support
     except (SafetensorError, OSError, ValueError, MemoryError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).split("\n")[0][:200]
         raise InputError(f"{path} is not a readable safetensors file ({reason}).") from error

@@ -49,7 +49,7 @@ _FRAGMENTS_OF_YOLOS = (
     ("class_embed.", "class_labels_classifier."),
     ("bbox_embed.", "bbox_predictor."),
 )
-_MOST_NAMES = 40  # maximum number of names in a message; with block numbers merged, all blocks have 12 names
+_MOST_NAMES = 40  # maximum number of names in a message; merging block numbers leaves 12 names for all blocks
 
 
 def huggingface_names(name: str) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def huggingface_names(name: str) -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """Returns the timm name of a tensor in transformers' ViT, without prefix; query, key and value stay separate."""
+    """Returns the timm name of a tensor in transformers' ViT (without prefix); query, key and value stay separate."""
     for timm, theirs in _FRAGMENTS_IN_MEMORY + _FRAGMENTS:
         name = name.replace(theirs, timm)
     return name

@@ -18,7 +18,7 @@ from yolos_jax.model.config import NetworkConfig
 from yolos_jax.weights.image_processor import MEAN, SCALE, STD, close
 
 VIT_TYPES = ("vit", "deit", "vit_mae")  # transformers' model types that a detector can start from
-# For epsilons up to this value, the relative difference of a norm's output is below 1e-4 if the variance is above 0.05,
+# For epsilons up to this value, the relative difference in a norm's output is below 1e-4 if the variance is above 0.05,
 # as in a ViT's activations. The same weights are published with 1e-6 (timm) and with 1e-12 (transformers).
 SMALL_EPSILON = 1e-5
 _EXACT_GELU = ("gelu", "gelu_python")  # transformers' names for the exact GELU (erf)
@@ -29,8 +29,9 @@ _TIMM_ARGS = {
     "act_layer": (None, "gelu"), "norm_layer": (None, "layernorm"), "block_fn": (None,), "class_token": (True,),
     "no_embed_class": (False,), "pre_norm": (False,), "pos_embed": ("learn",),
 }  # fmt: skip
-_TIMM_MARKS = {"quickgelu": "act_layer 'quick_gelu'", "rpn": "block_fn 'ResPostBlock'"}  # by word in "architecture"
-_TIMM_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}  # width and heads
+# Meaning of words in timm's "architecture": unsupported settings, and width and number of heads.
+_TIMM_MARKS = {"quickgelu": "act_layer 'quick_gelu'", "rpn": "block_fn 'ResPostBlock'"}
+_TIMM_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
 
 
 class Pixels(NamedTuple):
@@ -95,7 +96,7 @@ def check_vit(found: VitSettings, model: NetworkConfig, what: str) -> None:
 
 
 def with_pixels(layer: Mapping[str, np.ndarray], pixels: Pixels | None) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Converts a patch embedding to our pixel normalisation; returns a note if this changes it.
+    """Converts a patch embedding to our pixel normalisation; also returns a note if this changes the weights.
 
     Normalisation and embedding are both affine, so the converted embedding is the same function of the image.
 
@@ -172,7 +173,7 @@ def _of_timm(config: Mapping[str, Any], width: int) -> VitSettings:
     for mark in _TIMM_MARKS.keys() & set(words):
         raise ValueError(f"architecture to one with {_TIMM_MARKS[mark]}, which is not supported")
     heads = args.get("num_heads")
-    if heads is None:  # in some files, the width does not match the architecture
+    if heads is None:  # in some files, the width does not match the architecture's name
         sizes = [_TIMM_SIZES[word] for word in words if word in _TIMM_SIZES]
         heads = next((number for wide, number in sizes if wide == width), None)
     heads = None if heads is None else _heads(heads, "num_heads", width)
