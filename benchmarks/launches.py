@@ -3,7 +3,7 @@
 Rules:
 
 - Every instruction that computes or copies is one launch: a fusion, library call, copy, collective or callback.
-  Parameters, constants, tuples, bitcasts and the ends of asynchronous pairs do not count.
+  Parameters, constants, tuples, bitcasts and the second halves of asynchronous pairs do not count.
 - The body of a loop counts once per iteration (`turns_of`). If the number of iterations is unknown, the body and the
   condition count once, and `Cost.unknown_loops` is incremented. For a conditional, the branch with the most launches
   counts.

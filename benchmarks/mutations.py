@@ -25,7 +25,7 @@ def damage(folder: Path, kind: str, rng: random.Random) -> tuple[str, bool]:
     pick = rng.choice(texts if kind not in ("class_folders", "image") and rng.random() < 0.85 else files)
     ways: list[tuple[str, Callable, bool]] = [(way.__name__.strip("_"), way, True) for way in ANY]
     inner = STRUCTURED.get(pick.suffix)
-    if inner and (rng.random() < 0.6 or kind == "recorded"):  # a recorded recipe is always valid JSON
+    if inner and (rng.random() < 0.6 or kind == "recorded"):  # the package writes recorded recipes as JSON
         ways = [(way.__name__.strip("_"), way, False) for way in inner]
     if kind in ("class_folders",) and rng.random() < 0.4:
         ways = [(way.__name__.strip("_"), way, True) for way in TREES]

@@ -3,11 +3,11 @@
 The commands and snippets of a page run in order, in this process, in a separate folder that contains small stand-ins
 for all files they use (`small_world`). All variants have heads of width 2 and 10 DET tokens. Recipes resize images to
 32 and 48 pixels and stop after one step, with batches of 8 images, one bucket, the matcher on the device, no data
-workers and no curves. `STAND_INS` replaces placeholders that a reader also has to replace; the flags in `ADDED` make a
+workers and no curves. `STAND_INS` fills in placeholders that readers fill in themselves; the flags in `ADDED` make a
 command faster.
 
 For commands that are not run, the program still parses the flags. A command in backticks is run if it is complete (many
-only mention a flag) and has a combination of flags that no command in a code block has.
+only mention a flag) and uses a combination of flags that is in no code block.
 """
 
 import itertools
@@ -56,7 +56,9 @@ class Left(NamedTuple):
 # Keys are patterns of commands or snippets; test paths are relative to `tests/`.
 NOT_RUN = {
     r"^pip install": Left("downloads packages; the extras are looked up in pyproject.toml"),
-    r"^make": Left("sets up environments, trains for minutes or runs these tests; the Makefile has the target"),
+    r"^make": Left(
+        "sets up environments, trains for minutes or runs these tests; only the target is looked up in the Makefile"
+    ),
     r"^NPROC|ruff": Left("runs these tests, or reformats the code"),
     r"^hf auth": Left("asks for a Hugging Face token"),
     r"--push": Left("needs the hub", "weights/test_sharing.py::test_shares_run_with_working_card"),
@@ -67,7 +69,7 @@ NOT_RUN = {
     r"--coordinator=": Left("needs two hosts", "distributed/test_processes.py::test_training_matches_a_single_process"),
     r"^CUDA|yolos_b|^yolos-train \.\.\. --config\.(model|matcher)": Left("needs several GPUs or a fast one"),
     r"backbone_lr": Left(
-        "takes long to compile", "training/test_rates.py::test_clipping_decay_and_block_rates_match_pytorch"
+        "is slow to compile", "training/test_rates.py::test_clipping_decay_and_block_rates_match_pytorch"
     ),
     r"^yolos-pretrain|--config deit_s ": Left(
         "is covered by a separate test", "programs/test_pretrain.py::test_programs"

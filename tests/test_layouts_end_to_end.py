@@ -1,4 +1,4 @@
-"""Trains two steps, evaluates and predicts with data in every layout."""
+"""Trains for two steps, evaluates and predicts on data in every layout."""
 
 import jax
 import made_layouts

@@ -87,7 +87,7 @@ def refuse_address(what: str, value: Any) -> None:
     """Raises `InputError` for an address where only local paths are supported; `what` is the flag or setting."""
     if address_of(value):
         raise InputError(
-            f"{what} is {value}; it must be a local path: copy the files, or mount the address as a folder."
+            f"{what} is {value}; it must be a local path: download the files, or mount the remote storage."
         )
 
 

@@ -118,7 +118,7 @@ def test_multiply_adds_against_the_paper(tmp_path):
 
 
 def test_complete_benchmark(tmp_path, monkeypatch, capsys):
-    """Uses a micro model, without PyTorch: compares outputs with the CPU and the other matcher, then measures."""
+    """Uses a micro model, without PyTorch: compares its outputs with those of the other matcher, then measures them."""
     monkeypatch.setitem(VARIANTS, "ti", MICRO)
     monkeypatch.setitem(measuring.PEAKS, jax.devices()[0].device_kind, (1e11, 1e11))  # measuring peaks is slow
     flags = "--variants ti --sizes 64x80 --batches 2 --workloads forward forward_backward --pairs 1 --against --out"

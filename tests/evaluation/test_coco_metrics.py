@@ -79,7 +79,7 @@ def test_every_image_is_evaluated_once(tmp_path, devices, batch_size):
     """Uses uneven buckets and a corrupted image. The model is untrained, so only the number of results is checked."""
     sizes = [(64, 48)] * 5 + [(48, 64)] * 4 + [(96, 32)] * 3
     root = make_coco(tmp_path, sizes)
-    (root / "train2017" / "3.jpg").write_bytes(b"no image")
+    (root / "train2017" / "3.jpg").write_bytes(b"not an image")
     config = YolosConfig(width=12, depth=2, heads=2, det_tokens=4, num_classes=10, init_pe_size=(48, 64))
     params = build(config)[1]
     source = coco_split(root, "train2017", 10)

@@ -1,4 +1,4 @@
-"""Compares evaluation from TFDS records with evaluation from a COCO folder, with and without its annotation file."""
+"""Compares evaluation on TFDS records, with and without an annotation file, with evaluation on a COCO folder."""
 
 import contextlib
 import json
@@ -192,7 +192,7 @@ def test_eval_program_with_tfds_and_folder(tmp_path, monkeypatch, call):
             metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     assert len(results["folder"]) == 6 * MODEL.det_tokens
     assert results["listed"] == results["folder"] and metrics["listed"] == metrics["folder"]
-    # The order of images is different, so batches and rounding errors are, too.
+    # The images come in a different order, so batches and rounding errors differ, too.
     assert_same_results(results["records"], results["folder"], atol=1e-4)
     for name in NAMES[:3]:
         assert metrics["records"][name] == pytest.approx(metrics["folder"][name], abs=1e-3)

@@ -21,7 +21,7 @@ SCRIPTS = PROJECT["scripts"]
 
 
 def program_of(words: list[str]) -> tuple[Callable[[], object], list[str]]:
-    """(a function that runs the program of a command, its `sys.argv`)."""
+    """Returns a function that runs the program of a command, and `sys.argv` for it."""
     name, *flags = words
     if name in SCRIPTS:
         module, _, function = SCRIPTS[name].partition(":")
@@ -53,7 +53,7 @@ def code_of(words: list[str]) -> object:
 
 
 def refusal_of(words: list[str]) -> str:
-    """The error message of a program about its flags, or "" if they are valid; the program stops after parsing."""
+    """The error message of a program that rejects its flags, or "" if they are valid; it stops after parsing."""
     errors = io.StringIO()
     with _ending_when_parsed(), contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:

@@ -124,7 +124,7 @@ def test_cross_entropy_is_normalized_within_each_replica():
 
 
 def test_weights_apply_to_cost_and_loss():
-    """With other weights, the loss and the cost are the weighted sums of the reference's terms."""
+    """With non-default weights, the loss and the cost are the weighted sums of the reference's terms."""
     weights = LossWeights(ce=2.0, bbox=0.5, giou=3.0)
     for n in cases():
         logits, boxes, targets, want = case(n)

@@ -12,8 +12,8 @@ from benchmarks.cases import Case, inputs_of, params_of
 from yolos_jax.model.config import VARIANTS, YolosConfig
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
 
 SIZE = (64, 64)
 MICRO = YolosConfig(width=32, depth=3, heads=2, num_classes=91, init_pe_size=SIZE, mid_pe_size=SIZE)

@@ -9,8 +9,8 @@ from yolos_jax.errors import InputError
 from yolos_jax.model.config import YolosConfig
 
 pytestmark = pytest.mark.parity
-pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
 
 MICRO = YolosConfig(
     width=32, depth=3, heads=2, patch_size=8, det_tokens=6, num_classes=10, init_pe_size=(64, 64), mid_pe_size=(64, 64)

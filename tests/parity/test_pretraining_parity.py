@@ -34,8 +34,8 @@ from yolos_jax.weights.huggingface import to_transformers_vit
 from yolos_jax.weights.reference import to_timm
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
 
 # XLA options of `make test`, which reduce compilation time to a quarter. The one-device step is compiled as in a run.
 QUICKLY = {
@@ -105,7 +105,7 @@ def test_logits_equal_transformers(name, distilled, tmp_path):
 def timms_networks(monkeypatch):
     """Imports timm. Mocks torchvision if it is missing, because only timm's transforms need it."""
     if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed (extra parity)")
+        pytest.skip("timm is not installed (parity extra)")
     if importlib.util.find_spec("torchvision") is None:
         for name in ("", ".datasets", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
             monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
@@ -130,7 +130,7 @@ def timms_operations():
     """Imports only timm's module of augmentation operations, which does not need torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
-        pytest.skip("timm is not installed (extra parity)")
+        pytest.skip("timm is not installed (parity extra)")
     path = f"{spec.submodule_search_locations[0]}/data/auto_augment.py"
     alone = importlib.util.spec_from_file_location("timms_operations", path)
     module = importlib.util.module_from_spec(alone)

@@ -21,8 +21,8 @@ from yolos_jax.model.yolos import MEAN, STD, abstract, apply
 from yolos_jax.weights import export_huggingface, load_weights
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
 
 IMAGES = 10
 SHORT_SIDE = 128  # pixels; fast on two CPU cores, and different from the size of every position grid

@@ -109,7 +109,7 @@ def same(one, other):
 def test_evaluation_and_prediction_agree(made, call, tmp_path):
     coco, records, *_ = made
     upright, text = evaluated(call, made, coco, tmp_path / "e1")
-    assert "8 images of" in text and "rotated upright" in text
+    assert "8 images in" in text and "rotated upright" in text
     same(upright, predicted(call, made, tmp_path / "p1"))
     annotations = f"--config.data.val_annotations={coco / 'annotations' / 'instances_train2017.json'}"
     for name, flags in (("e2", [annotations]), ("e3", [])):

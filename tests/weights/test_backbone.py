@@ -177,8 +177,8 @@ def test_rejects_unsupported_folders(tmp_path):
 )
 def test_transformers_folders(tmp_path, name):
     """Loads folders written by `save_pretrained`, and state dicts of models in memory."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
     model_class = getattr(transformers, name)
     decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
     settings = model_class.config_class(

@@ -226,7 +226,7 @@ def trap(torch, path, zipped):
 
 @pytest.mark.parity
 def test_rejects_false_sizes_in_pickles(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
     cases = {}
     for name, zipped in (("zip", True), ("legacy", False)):
         cases[f"more than stored, {name}"] = tmp_path / f"expanded-{name}.pth"

@@ -213,7 +213,7 @@ def test_vit(source, variant, tmp_path):
 @EVERY
 @pytest.mark.parametrize("source", list(TORCH_YOLOS))
 def test_yolos_from_torch(source, variant, tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
     config = MICRO[variant]
     there_and_back(TORCH_YOLOS[source](tmp_path, config, torch), config, random_params(config), tmp_path)
 
@@ -222,7 +222,7 @@ def test_yolos_from_torch(source, variant, tmp_path):
 @EVERY
 @pytest.mark.parametrize("source", list(TORCH_VITS))
 def test_vit_from_torch(source, variant, tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
     config = MICRO[variant]
     path = TORCH_VITS[source](tmp_path, config, torch)
     there_and_back(path, config, vit_params(config, load_weights(path)), tmp_path)

@@ -205,8 +205,8 @@ def test_card_without_metrics_file(tmp_path):
 @pytest.mark.parametrize("sizes", [Sizes(512, 1333), Sizes(800, 1333), Sizes(96, 160)])
 def test_matches_the_transformers_image_processor(tmp_path, sizes):
     """The image processor of transformers returns the same sizes and pixels, except for padding."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
     export_huggingface(random_params(TINY), TINY, None, tmp_path / "hf", sizes=sizes)
     for loader in (transformers.YolosImageProcessor, transformers.AutoImageProcessor):
         processor = loader.from_pretrained(tmp_path / "hf")

@@ -201,8 +201,8 @@ def test_card_code_runs_in_folder(tmp_path, monkeypatch, run, call):
 @pytest.mark.parametrize("shared", [True, False])
 def test_card_code_for_transformers_runs(shared, hub, run, call, tmp_path, monkeypatch):
     """For a model on the hub and in a folder, the code prints the detections of the run's detector."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-    pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+    pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
     target = ["--push", "me/boxes"] if shared else ["--to-hf"]
     assert call("convert.py", run, *target, "--out", tmp_path / "out").returncode == 0
     Image.radial_gradient("L").save(tmp_path / "out" / "image.jpg")
@@ -219,8 +219,8 @@ def test_card_code_for_transformers_runs(shared, hub, run, call, tmp_path, monke
 
 @pytest.mark.parity
 def test_classifier_card_code_runs(hub, classifier, call, tmp_path, monkeypatch):
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
-    pytest.importorskip("transformers", reason="transformers is not installed (extra parity)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
+    pytest.importorskip("transformers", reason="transformers is not installed (parity extra)")
     Image.radial_gradient("L").save(tmp_path / "photo.png")
     done = call("convert.py", classifier, "--push", "me/colours", "--example", tmp_path / "photo.png")
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def test_removes_prefixes_with_note(tmp_path, prefix, kind):
 
 @pytest.mark.parity
 def test_reads_lightning_checkpoints(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra parity)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (parity extra)")
     state = {f"model.{n}": torch.from_numpy(a) for n, a in to_huggingface(random_params(TINY), TINY).items()}
     path = tmp_path / "epoch=9.ckpt"
     torch.save({"state_dict": state, "epoch": 9, "pytorch-lightning_version": "2.0", "callbacks": {}}, path)

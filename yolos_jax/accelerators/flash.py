@@ -48,7 +48,7 @@ def attend_flash(q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, bl
 def flash(
     q: jax.Array, k: jax.Array, v: jax.Array, length: jax.Array, precision: Any, interpret: bool = False
 ) -> jax.Array:
-    """`attend_flash` with the given precision of products; `interpret` runs the kernels without a GPU."""
+    """`attend_flash` with an explicit matmul precision; `interpret` runs the kernels without a GPU."""
     return _forward(q, k, v, length, precision, interpret)[0]
 
 

@@ -131,7 +131,7 @@ def _entries(folder: str, recursive: bool, left: LeftOut) -> list[tuple[str, boo
 def _images_among(
     entries: Sequence[tuple[str, bool]], left: LeftOut, notes: list[str], what: str, inside: str
 ) -> list[Input]:
-    """The images among `entries`; adds a note about ignored ones, including folders if there is a hint `inside`."""
+    """The images among `entries`; adds a note about ignored ones, and on folders if the hint `inside` is not empty."""
     endings = image_endings()
     images = []
     for path, is_folder in entries:

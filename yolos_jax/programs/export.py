@@ -56,7 +56,7 @@ def batch_of(text: str) -> int | None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Exports the detector, and prints the written files."""
+    """Exports the detector, and lists the files that it wrote."""
     from yolos_jax.images.sequence import most_patches
     from yolos_jax.inference.loading import geometry_for, load_model
     from yolos_jax.model.config import Compute
@@ -91,7 +91,7 @@ def export(args: argparse.Namespace) -> None:
     if converted is not None:
         differences = " and ".join(f"{name} by {d:.1e}" for name, d in converted.facts["differences_from_ours"].items())
         print(
-            f"created and checked with {converted.facts['made_with']}; its outputs differ from those of yolos-jax: "
+            f"ONNX created and checked with {converted.facts['made_with']}; its outputs differ from yolos-jax: "
             f"{differences}"
         )
     print(f"written: {args.out}, with programs for {', '.join(map(str, tokens))} patches on {', '.join(platforms)}")

@@ -19,7 +19,7 @@ class Repeats:
     An image with factor r has floor(r) copies and, with probability r - floor(r), one more. The additional copies are
     drawn by systematic sampling: the fractions are laid end to end in a random order, and evenly spaced points with a
     random offset select the images. The number of additional copies is therefore always the sum of the fractions,
-    rounded down, and an image is selected with a probability of its fraction times (that number / the sum).
+    rounded down, and the probability that an image is selected is its fraction times (that number / the sum).
 
     Args:
       factors: float `[n]`, the factor r of each image; at least 1.

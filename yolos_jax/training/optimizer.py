@@ -19,8 +19,8 @@ def learning_rates(
 ) -> np.ndarray:
     """The learning rate of each epoch, float64 `[epochs]`.
 
-    The reference sets its cosine schedule to epoch e only after epoch e, so it lags: epochs 0 and 1 have the same rate.
-    After a linear warm-up, the rate jumps to the cosine, which also starts at epoch 0.
+    The reference steps its schedule to epoch e only at the end of epoch e, so epochs 0 and 1 have the same rate. The
+    cosine is computed from epoch 0, not from the end of the warm-up, so the rate jumps there.
     """
 
     def schedule(t: int) -> float:
@@ -32,7 +32,7 @@ def learning_rates(
 
 
 def by_epoch(rates: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
-    """A schedule that is constant within each epoch; the last rate continues after the last epoch."""
+    """A schedule that is constant within each epoch; the last rate is held after the last epoch."""
     table = jnp.asarray(rates, jnp.float32)
     return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
 
@@ -65,10 +65,10 @@ def schedule_of(optimizer: Any, epochs: int, per_epoch: int) -> optax.Schedule:
 
 
 def decay_mask(params: dict) -> dict:
-    """A tree of bools like `params`: whether weight decay applies.
+    """A tree of bools with the structure of `params`, True where weight decay applies.
 
-    As in the reference, decay applies to matrices, the whole heads (including biases) and the mid-layer position
-    embeddings, but not to other biases, norms, tokens and the initial position embeddings.
+    As in the reference, decay applies to matrices, all parameters of the heads, and the mid-layer position
+    embeddings, but not to other biases, norms, tokens or the initial position embeddings.
     """
 
     def is_decayed(path: tuple, _: Any) -> bool:
@@ -81,7 +81,7 @@ def decay_mask(params: dict) -> dict:
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     """Scales all gradients by min(1, max_norm / (norm + 1e-6)), as `clip_grad_norm_` does.
 
-    optax's own clipping has no epsilon, which would change Adam's first steps.
+    optax's own clipping has no epsilon; using it would change Adam's first steps.
     """
 
     def update(
@@ -99,7 +99,7 @@ def make_optimizer(
     """optax's optimizer `name` with `weight_decay` (see `decay_mask`), after clipping to `clip_norm` (0: no clipping).
 
     "adamw" matches the reference (betas 0.9 and 0.999, epsilon 1e-8); the setting `optimizer.name` lists the others.
-    For `rates`, see `rates.with_rates`; the clipped norm does not include frozen parameters.
+    For `rates`, see `rates.with_rates`; the norm used for clipping excludes frozen parameters.
     """
     clip = clip_like_torch(clip_norm) if clip_norm else optax.identity()
     chosen = getattr(optax, name)(schedule, weight_decay=weight_decay, mask=decay_mask)

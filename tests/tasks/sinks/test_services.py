@@ -71,7 +71,7 @@ def test_dead_service_is_reported_once_with_the_reason(tmp_path, said):
         service.send({"step": 2})
     finish([service, silent])
     assert said == [
-        "note: service has ended (the key\\x1b[1m is wrong); the run continues without it",
+        "note: service exited unexpectedly (the key\\x1b[1m is wrong); the run continues without it",
         "note: silent has failed (exit code 4); its last points may be missing",
     ]
 
@@ -243,7 +243,7 @@ def test_child_program(tmp_path, said, monkeypatch, capsys, broken):
     ]
     if broken:
         assert said in (
-            ["note: trackio has ended (OSError: no network); the run continues without it"],
+            ["note: trackio exited unexpectedly (OSError: no network); the run continues without it"],
             ["note: trackio has failed (OSError: no network); its last points may be missing"],
         )
         return
@@ -259,7 +259,7 @@ def test_run_id_does_not_change(tmp_path):
     found = run_id(tmp_path)
     assert run_id(tmp_path) == found != run_id(tmp_path / "other") and len(found) == 8
     (tmp_path / "sinks" / "run.json").write_text("[]")
-    with pytest.raises(InputError, match=r"run.json is damaged; remove the folder"):
+    with pytest.raises(InputError, match=r"run.json is corrupted; remove the folder"):
         run_id(tmp_path)
 
 
@@ -273,10 +273,10 @@ def test_run_name_is_the_name_of_its_folder(tmp_path, monkeypatch):
 def test_rejects_a_service_that_is_not_installed_before_the_run(tmp_path, monkeypatch):
     (tmp_path / "no_service").mkdir()  # Python finds this folder as a namespace package
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"train.log has no_service, .* pip install 'yolos-jax\[no_service\]'"):
+    with pytest.raises(InputError, match=r"train.log includes no_service, .* pip install 'yolos-jax\[no_service\]'"):
         check_installed(["tensorboard", "no_service"])
     monkeypatch.setattr(services.importlib.util, "find_spec", lambda name: None)
     check_installed(["tensorboard"])
     config = read_recipe(micro_config(tmp_path, **{"train.log": ("wandb",)}), DetectionConfig)
-    with pytest.raises(InputError, match=r"train.log has wandb, .* pip install 'yolos-jax\[wandb\]'"):
+    with pytest.raises(InputError, match=r"train.log includes wandb, .* pip install 'yolos-jax\[wandb\]'"):
         options_of(config)

@@ -24,11 +24,11 @@ class Gathered:
         self._annotations: list[dict[str, Any]] = []
 
     def image(self, file_name: str, **size: int) -> None:
-        """Adds an image, with width and height if known. Boxes added next belong to it."""
+        """Adds an image, with width and height if known. Boxes added afterwards belong to it."""
         self._images.append({"id": len(self._images) + 1, "file_name": file_name} | size)
 
     def box(self, name: str, box: Sequence[float], ignored: bool = False, **more: int) -> None:
-        """Adds a box [x, y, width, height]; an `ignored` box is a crowd: not used for training, ignored in scoring."""
+        """Adds a box [x, y, width, height]; an `ignored` box has iscrowd 1, so training and scoring ignore it."""
         one = {"id": len(self._annotations) + 1, "image_id": len(self._images), "category_id": self._numbers[name]}
         shape = {"bbox": list(box), "area": box[2] * box[3], "iscrowd": int(ignored)}
         self._annotations.append(one | shape | more)
@@ -62,7 +62,7 @@ def unlabelled_note(names: Collection[str], folder: Path) -> list[str]:
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Yields (line number from 1, line) for non-empty lines of a text file; raises `InputError` if it is unreadable."""
+    """Yields (line number from 1, line) for each non-empty line of a text file; `InputError` if it is unreadable."""
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if line.strip():
             yield number, line.strip()

@@ -6,7 +6,7 @@ from pathlib import Path
 from yolos_jax.datasets.listing import is_hidden
 from yolos_jax.user_files import read_head
 
-SNIFF, FILES = 1 << 16, 50  # maximum number of bytes per file, and of files, to check
+SNIFF, FILES = 1 << 16, 50  # maximum number of bytes to read per file, and of files to check
 COMMAND = "pip install {package}, then `{command}`"
 # (file extension, words in the file, name of the format, suggested action)
 KNOWN = (
@@ -24,7 +24,7 @@ KNOWN = (
     (".csv", ("file_name",), "imagefolder metadata as CSV", "write it as metadata.jsonl, one JSON object per line"),
     (".data", ("names", "train"), "a darknet .data file", "write its names and folders into a data.yaml"),
     (".tfrecord", (), "TFRecord files", "export the data as COCO instead"),
-    (".tar", (), "WebDataset shards", "load them with the package datasets and call save_to_disk"),
+    (".tar", (), "WebDataset shards", "load them with the `datasets` package and call save_to_disk"),
     (".zip", (), "an archive", "unpack it"),
 )  # fmt: skip
 

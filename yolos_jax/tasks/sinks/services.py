@@ -19,9 +19,9 @@ from yolos_jax.errors import InputError, counted, one_line, with_addresses, writ
 from yolos_jax.tasks.sinks.tensorboard import Board
 
 TENSORBOARD = "tensorboard"
-FOLDER = "sinks"  # in the workdir; contains the run's id, and the log and the newest step of each service
+FOLDER = "sinks"  # in the workdir; contains the run's id, and each service's log and the last step sent to it
 CHILD = Path(__file__).with_name("child.py")
-PATIENCE = 30.0  # seconds that services have to finish after a run
+PATIENCE = 30.0  # time limit in seconds for services to finish after a run
 QUIET = 3.0  # seconds of waiting before a message is printed
 MOST = 2**22  # maximum size of a service's queue in bytes
 UNDEFINED = -1  # the value of COCO metrics without ground truth
@@ -34,7 +34,7 @@ def check_installed(names: Sequence[str]) -> None:
         # A service may create a folder with its own name, which Python finds as a namespace package.
         if name != TENSORBOARD and (found is None or found.origin is None):
             raise InputError(
-                f"train.log has {name}, which is not installed: run pip install 'yolos-jax[{name}]', or remove it."
+                f"train.log includes {name}, which is not installed: run pip install 'yolos-jax[{name}]', or remove it."
             )
 
 
@@ -66,7 +66,7 @@ def open_sinks(
 
 
 def run_name(workdir: Path) -> str:
-    """The name of a run: the name of its folder or, for the local copy of an address, of the remote folder."""
+    """The name of a run's folder; the name of the remote folder if `workdir` is a local copy of it."""
     address = with_addresses(str(workdir))
     return workdir.resolve().name if address == str(workdir) else address.rpartition("/")[2]
 
@@ -80,7 +80,7 @@ def run_id(workdir: Path) -> str:
         pass
     except (ValueError, KeyError, TypeError) as error:
         remedy = f"remove the folder {path.parent}, and the services will start a new run"
-        raise InputError(f"{path} is damaged; {remedy}.") from error
+        raise InputError(f"{path} is corrupted; {remedy}.") from error
     draft, found = path.with_suffix(".new"), secrets.token_hex(4)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class Service:
         if self.process.poll() is not None:
             self._pipe.close()
             self._gone = True
-            self._say(f"has ended ({self._reason()}); the run continues without it")
+            self._say(f"exited unexpectedly ({self._reason()}); the run continues without it")
 
     def end(self) -> None:
         """Queues the message that the run has ended, after all other messages."""

@@ -78,7 +78,7 @@ def det_attention(detector: Detector, image: ImageLike, layer: int = -1) -> np.n
 
 
 def look_at(detector: Detector, image: ImageLike, layers: tuple[int, ...] = (-1,), rollout: bool = False) -> Seen:
-    """Runs the detector on an image and returns the attention of every DET token. It compiles once per bucket.
+    """Runs the detector on an image and returns the attention of every DET token. Compiles once per bucket.
 
     Args:
       detector: provides the network and the size to which images are resized.
@@ -123,7 +123,7 @@ def look_at_batch(
 ) -> BatchLook:  # fmt: skip
     """`look_at` for a batch of sequences (see `Yolos.__call__`); `size` `[B, 2]` is (width, height) in pixels.
 
-    No array of all token pairs is stored: only the weights of the DET tokens, and for rollout the input of each block,
+    The full T x T attention is never stored, only the rows of the DET tokens and, for rollout, the input of each block,
     `[depth, B, T, D]`.
     """
     with jax.default_matmul_precision("float32"):  # GPUs would use TF32 by default
@@ -137,7 +137,7 @@ def _rollout(network: Yolos, inputs: jax.Array, area: jax.Array) -> jax.Array:
     """Computes the rollout, float32 `[B, Q, T]`, from the input of each block, `[depth, B, T, D]`.
 
     The result is the DET rows of the product of the blocks' matrices. The rows are multiplied by one matrix at a time,
-    starting with the last block, so that two matrices are never multiplied.
+    starting with the last block, so that no two T x T matrices are multiplied.
     """
     queries, block = network.config.det_tokens, network.compute.query_block
     length = 1 + queries + area

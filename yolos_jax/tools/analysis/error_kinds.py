@@ -47,7 +47,7 @@ class ErrorCounts(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """The detections to score in all images, concatenated; objects are numbered across images."""
+    """All detections that count, concatenated over images; objects are numbered across images."""
 
     scores: np.ndarray
     labels: np.ndarray
@@ -60,7 +60,7 @@ class Detected(NamedTuple):
 def errors_of(image: MatchedImage) -> ImageErrors:
     """Classifies every error in an image; crowds do not count as objects."""
     real = ~image.crowd
-    # An extra column represents no object, so there is at least one column.
+    # The extra column stands for "no object", so that max and argmax work without objects.
     overlaps = np.concatenate([image.overlaps[:, real], np.zeros((len(image.labels), 1))], axis=1)
     place = np.append(np.flatnonzero(real), NONE)
     same = np.append(image.true_labels[real], NONE) == image.labels[:, None]
@@ -166,7 +166,7 @@ def ap50(
 
 
 def average_precision(right: Sequence[bool] | np.ndarray, objects: int) -> float:
-    """Averages, over 101 recalls, the highest precision at each recall or above; detections are sorted best first."""
+    """101-point AP: averages the highest precision at each recall or above; detections are sorted by score."""
     hits = np.cumsum(right, dtype=np.float64)
     precision = hits / np.arange(1, len(hits) + 1)
     best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
