@@ -209,7 +209,10 @@ def test_named_pipes_do_not_block(tmp_path):
 def test_report_lists_all_tensors():
     names = [f"blocks.{i}.norm1.bias" for i in (0, 1, 2, 5)] + ["norm.bias", "blocks.7.norm2.bias"]
     assert compact(names) == ["blocks.{0-2,5}.norm1.bias", "norm.bias", "blocks.7.norm2.bias"]
-    text = str(Report("deit", tuple(names), ("det_token",), ("head.bias",), notes=("a note.",), path="x.pth"))
+    report = Report("deit", tuple(names), ("det_token",), ("head.bias",), notes=("a note.",), path="x.pth")
+    text = str(report)
     for line in ("deit weights from x.pth", "used: 6", "initialised: 1", "  det_token", "ignored: 1", "note: a note."):
         assert line in text.splitlines()
     assert "cast" not in text
+    without_used = [line for line in text.splitlines() if ".bias" not in line or "head" in line]
+    assert report.summary().splitlines() == without_used

@@ -42,11 +42,18 @@ class Report:
     path: str = ""  # path or hub name of the weights, if they have one
 
     def __str__(self) -> str:
+        return self._text(("used", "initialised", "ignored", "cast to float32"))
+
+    def summary(self) -> str:
+        """Lists only the names of tensors that were not copied: those that were initialised or ignored."""
+        return self._text(("initialised", "ignored"))
+
+    def _text(self, named: tuple[str, ...]) -> str:
         names_of = {"used": self.taken, "initialised": self.initialised, "ignored": self.ignored}
         if self.cast:
             names_of["cast to float32"] = self.cast
         lines = [f"{self.kind} weights from {self.path}" if self.path else f"{self.kind} weights"]
         for what, names in names_of.items():
             lines.append(f"{what}: {len(names)}")
-            lines += [f"  {name}" for name in compact(names)]
+            lines += [f"  {name}" for name in compact(names)] if what in named else []
         return "\n".join(lines + [f"note: {note}" for note in self.notes])

@@ -57,7 +57,7 @@ def starting_params(
         found = loaded.config
         params = loaded.params
         names = loaded.label_names or {}
-        print(loaded.report)
+        print(loaded.report.summary())
     if found.num_classes != model.num_classes:
         params["class_head"]["fc3"] = _fresh_last_layer(model, seed)
         print(
@@ -88,7 +88,7 @@ def _from_classifier(params: dict, meta: Meta, model: YolosConfig, init: str, se
     found = find_backbone(to_timm(params, meta.model), f"the checkpoint {init}, step {meta.step}")
     started, report = from_deit(found, model, seed)
     check_vit(VitSettings(meta.model.heads, meta.model.layer_norm_eps), model, f"the classifier {init}")
-    print(report)
+    print(report.summary())
     return jax.tree.map(np.asarray, started)
 
 
