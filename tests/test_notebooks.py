@@ -20,8 +20,8 @@ NAMES = ("train_digits", "detect", "examine")
 # Every cell runs unchanged, except that the models train on less data and for fewer epochs.
 SHORTER = {
     "train_digits": {
-        "train=6000, val=300": "train=2000, val=60",
-        "config.train.epochs = 10\n": "config.train.epochs = 3\nconfig.train.log_every = 50\n",
+        "train=6000, val=300": "train=800, val=60",
+        "config.train.epochs = 10\n": "config.train.epochs = 3\nconfig.train.log_every = 10\n",
         "learning_rate = 7e-4": "learning_rate = 5e-4",  # because batches are half as large
         "images_per_replica = 16\n": "images_per_replica = 8\n",
         '"train": 800, "val": 100': '"train": 64, "val": 16',
@@ -65,7 +65,7 @@ def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
     # Fine-tuning on 64 images that the notebook draws: two epochs in batches of 16, from the first run's weights.
     assert variables["tuned"].step == 8 and len(variables["shapes"]) == 2
     assert 0 <= variables["own_metrics"]["AP"] <= variables["own_metrics"]["AP50"] <= 1
-    assert variables["outcome"].step == variables["config"].train.epochs * 2000 // variables["config"].train.batch_size
+    assert variables["outcome"].step == variables["config"].train.epochs * 800 // variables["config"].train.batch_size
 
 
 def check_detect(variables: dict[str, Any], shown: list[Any]) -> None:
