@@ -56,7 +56,9 @@ def test_classifier_initialises_heads(tmp_path, capsys):
     params = starting_params(SEVEN, str(write(tmp_path / "deit.safetensors", deit_state())), 3)
     fresh = build(SEVEN, 3)[1]
     assert_equal_trees(params["class_head"], fresh["class_head"])
-    assert "initialised" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "  class_embed.layers.0.weight" in printed.splitlines()
+    assert "used: " in printed and "norm1" not in printed  # the names of copied tensors are not listed
 
 
 def test_rejects_different_model(tmp_path):

@@ -193,7 +193,11 @@ def test_reports_unsupported_parts(tmp_path, state, parts):
 def test_rejects_different_width(tmp_path):
     wide = dataclasses.replace(TINY, width=24)
     path = huggingface_folder(tmp_path / "hf")
-    for where in (path, folder(tmp_path / "vit", VIT, transformers_vit())):
-        with pytest.raises(InputError, match="--config") as found:
+    vit = folder(tmp_path / "vit", VIT, transformers_vit())
+    for where, difference in (
+        (path, "width 24 vs. 12"),
+        (vit, "pos_embed has shape [1, 17, 12], expected [1, 17, 24]"),
+    ):
+        with pytest.raises(InputError, match="Choose a matching --config") as found:
             starting_params(wide, str(where), 0)
-        assert "--config" in str(found.value) and "Choose the --variant" not in str(found.value)
+        assert difference in str(found.value)
