@@ -14,8 +14,8 @@ from yolos_jax.evaluation.coco_metrics import NAMES, coco_metrics, table, to_res
 from yolos_jax.evaluation.evaluator import Evaluator
 from yolos_jax.evaluation.image_pass import Batching
 from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.config import YolosConfig
-from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import build
 
 

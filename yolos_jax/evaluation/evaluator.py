@@ -20,9 +20,9 @@ from yolos_jax.evaluation.image_pass import Batching, ImagePass
 from yolos_jax.evaluation.settings import PYCOCOTOOLS
 from yolos_jax.evaluation.validation_loss import ValidationLoss
 from yolos_jax.images.sequence import Geometry
+from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.inference.suppression import check_nms, suppressed
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import abstract, apply_on
 
 

@@ -23,9 +23,9 @@ from yolos_jax.images.sequence import pack, resize, rounded_tokens, to_patches
 from yolos_jax.inference.compiled import AUTO, OFF, keep_compiled
 from yolos_jax.inference.detections import Detections
 from yolos_jax.inference.loading import check_whole, geometry_for, load_model, refuse_forked
+from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.inference.suppression import check_nms, suppressed
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.yolos import Outputs, abstract, apply, apply_on
 from yolos_jax.training.checkpoint_files import Meta
 

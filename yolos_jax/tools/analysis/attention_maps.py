@@ -14,9 +14,9 @@ from yolos_jax.errors import InputError
 from yolos_jax.images.reading import ImageLike, read_rgb
 from yolos_jax.images.sequence import pack, resize, rounded_tokens
 from yolos_jax.inference.detector import Detector
+from yolos_jax.inference.postprocess import postprocess
 from yolos_jax.model.attention import attention_weights
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.postprocess import postprocess
 from yolos_jax.model.vit import Block
 from yolos_jax.model.yolos import Yolos, abstract
 

@@ -228,7 +228,7 @@ def _layer(params: dict, layer: int) -> dict:
 
 
 def _postprocess(logits: Var, boxes: Var, size: Var) -> tuple[Var, Var, Var]:
-    """Returns scores, labels and boxes in pixels; see `model.postprocess`."""
+    """Returns scores, labels and boxes in pixels; see `inference.postprocess`."""
     probabilities = _columns(op.softmax(logits, axis=-1), 0, -1)
     labels = op.cast(op.arg_max(probabilities, axis=-1, keepdims=0), to=np.int32)
     half = op.mul(_columns(boxes, 2, 4), _floats(0.5))
