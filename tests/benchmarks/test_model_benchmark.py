@@ -16,7 +16,7 @@ from benchmarks.measuring import Pairs, device_peak, in_pairs, processor
 from benchmarks.tables import gibibytes, model_rows
 from benchmarks.timing import host_peak
 from yolos_jax.errors import InputError
-from yolos_jax.model.config import VARIANTS, YolosConfig
+from yolos_jax.model.config import VARIANTS, Compute, YolosConfig
 from yolos_jax.tools.analysis.costs import cost_table, first_sizes, published_rows
 from yolos_jax.tools.analysis.multiply_adds import multiply_adds
 from yolos_jax.tools.analysis.tables import markdown
@@ -126,7 +126,7 @@ def test_complete_benchmark(tmp_path, monkeypatch, capsys):
     model.main()
     found, printed = json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out
     assert "ti 64x80, batch 2, float32, difference from the CPU: logits 0.0e+00, boxes 0.0e+00, loss" in printed
-    described = "float32, attention: blocks of 256, matrix products in float32, "
+    described = f"float32, attention: blocks of {Compute.query_block}, matrix products in float32, "
     assert f"forward, ti 64x80, batch 2, float32: {described}" in printed
     forward, backward = found["rows"]
     assert forward["work"] == "forward" and forward["multiply_adds"] == multiply_adds(MICRO, 4, 5).total

@@ -77,8 +77,8 @@ def test_positions_are_resized_for_other_image_sizes():
 
     params, graph = random_params(MICRO), abstract_classifier(MICRO)[0]
     patches = np.random.default_rng(2).standard_normal((2, 15, 192)).astype(np.float32)
-    size = np.array([3, 5], np.int32)
-    grid = np.asarray(resize_to_tokens(params["pos_embed"]["grid"], size, 15, 5)).reshape(3, 5, 12)
+    sizes = np.array([[3, 5]], np.int32)
+    grid = np.asarray(resize_to_tokens(params["pos_embed"]["grid"], sizes, 15, 5)).reshape(3, 5, 12)
     square = dataclasses.replace(MICRO, image_size=32)
     state = to_timm(params, square)
     special = state["pos_embed"][:, :2]

@@ -18,7 +18,7 @@ def test_matches_torch():
     bound = max(int(row[4:].max()) for row in z["cases"])
     tokens = max(int(row[4] * row[5]) for row in z["cases"])
     # One compiled program per source grid must handle all target sizes.
-    resize = jax.jit(lambda grid, size: resize_to_tokens(grid, size, tokens, bound))
+    resize = jax.jit(lambda grid, size: resize_to_tokens(grid, size[None], tokens, bound)[0])
     for k, j, _, _, h, w in z["cases"]:
         found = np.asarray(resize(z[f"src{k}"], jnp.array([h, w])))
         want = z[f"out{k}_{j}"].reshape(h * w, -1)
@@ -29,27 +29,26 @@ def test_matches_torch():
 
 def test_unchanged_size_is_exact():
     grid = np.random.default_rng(0).normal(size=(5, 7, 4)).astype(np.float32)
-    found = resize_to_tokens(jnp.asarray(grid), jnp.array([5, 7]), 40, 9)
-    np.testing.assert_array_equal(found[:35], grid.reshape(35, 4))
+    found = resize_to_tokens(jnp.asarray(grid), jnp.array([[5, 7]]), 40, 9)
+    np.testing.assert_array_equal(found[0, :35], grid.reshape(35, 4))
 
 
 @pytest.mark.parametrize("shape, size, tokens", [((5, 7), (4, 3), 15), ((5, 7), (9, 2), 18), ((2, 3), (1, 1), 4)])
 def test_gradient_is_the_transpose_of_resizing(shape, size, tokens):
     """Compares with the resizing matrix, obtained from one-hot embeddings, for one size and for a batch of sizes."""
     count, size = shape[0] * shape[1], jnp.array(size)
-    resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size, tokens, 9))
+    resize = jax.jit(lambda size: resize_to_tokens(jnp.eye(count).reshape(*shape, count), size[None], tokens, 9)[0])
     given = np.random.default_rng(0).normal(size=(2, tokens, 6)).astype(np.float32)
 
     @jax.jit
     def pulled(given):
-        return jax.vjp(lambda grid: resize_to_tokens(grid, size, tokens, 9), jnp.zeros((*shape, 6)))[1](given)[0]
+        one = jax.vjp(lambda grid: resize_to_tokens(grid, size[None], tokens, 9), jnp.zeros((*shape, 6)))[1]
+        return one(given[None])[0]
 
     want = np.einsum("ti,btd->bid", np.float64(resize(size)), given)
     np.testing.assert_allclose(pulled(given[0]).reshape(count, 6), want[0], atol=GRADIENT)
     np.testing.assert_allclose(jax.jit(jax.vmap(pulled))(given).reshape(2, count, 6), want, atol=GRADIENT)
     sizes = jnp.stack([size, size[::-1]])
-    both = jax.jit(
-        jax.grad(lambda g: (jax.vmap(lambda s: resize_to_tokens(g, s, tokens, 9))(sizes) * given).sum()),
-    )
+    both = jax.jit(jax.grad(lambda grid: (resize_to_tokens(grid, sizes, tokens, 9) * given).sum()))
     want = want[0] + np.float64(resize(size[::-1])).T @ given[1]
     np.testing.assert_allclose(both(jnp.zeros((*shape, 6))).reshape(count, 6), want, atol=GRADIENT)

@@ -146,7 +146,7 @@ def test_bytes_are_normalized_on_the_device():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_layer_norm_equals_flax(dtype):
-    """Outputs and all gradients are bit-equal."""
+    """Outputs are bit-equal; gradients are sums in another order, so they are equal to within rounding."""
     rng = np.random.default_rng(0)
     x, cotangent = (jnp.asarray(rng.normal(size=(2, 7, 24)), dtype) for _ in range(2))
     scale, bias = (jnp.asarray(rng.normal(size=24), jnp.float32) for _ in range(2))
@@ -161,9 +161,14 @@ def test_layer_norm_equals_flax(dtype):
         out, back = jax.vjp(call, scale, bias, x)
         return out, *back(cotangent)
 
-    for a, b in zip(run(LayerNorm(MICRO)), run(theirs), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
+    (out, *gradients), (want, *wants) = run(LayerNorm(MICRO)), run(theirs)
+    np.testing.assert_array_equal(out, want)
+    for found, expected in zip(gradients, wants, strict=True):
+        assert found.dtype == expected.dtype
+        # float32 sums of 24 or 14 terms of at most about 4, rounded at most once to bfloat16
+        np.testing.assert_allclose(
+            found.astype(jnp.float32), expected.astype(jnp.float32), rtol=float(jnp.finfo(dtype).eps), atol=2e-6
+        )
 
 
 def test_attention_stores_no_full_matrix():

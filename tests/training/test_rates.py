@@ -253,7 +253,9 @@ def test_gradients_of_frozen_parameters_are_not_computed():
     last = tokens * 2 * width**2 + det * (2 * width**2 + mlp)
     images = len(batch.patches)
     gone = (CONFIG.depth - 1) * tokens * (block + mlp) + last + batch.patches.shape[1] * width * CONFIG.patch_values
-    assert everything - kernels == images * gone  # there is a backward pass, but no gradients of the kernels
+    # One product of `on_cpu.outer_gradient` for each of two norms per block; the last block's second is for DET tokens.
+    norms = (2 * CONFIG.depth - 1) * tokens * width + det * width
+    assert everything - kernels == images * (gone + norms)  # there is a backward pass, but no gradients of the kernels
 
 
 @pytest.mark.parametrize("parts", [1, 2])

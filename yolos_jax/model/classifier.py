@@ -43,8 +43,8 @@ class SquarePositions(nnx.Module):
         table = self.grid[...]
         patches = table.reshape(-1, table.shape[-1])
         if table.shape[:2] != (rows, columns):
-            size = jnp.array([rows, columns], jnp.int32)
-            patches = resize_to_tokens(table, size, rows * columns, max(rows, columns))
+            sizes = jnp.array([[rows, columns]], jnp.int32)
+            patches = resize_to_tokens(table, sizes, rows * columns, max(rows, columns))[0]
         return jnp.concatenate([*_existing(self.cls, self.dist), patches])
 
 

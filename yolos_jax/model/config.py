@@ -138,7 +138,7 @@ class ComputeSettings:
         choices=ATTENTIONS, resume=YES,
     )  # fmt: skip
     query_block: int = setting(
-        256, "block size of attention, in keys or queries; larger blocks are faster but use more memory", low=1,
+        384, "block size of attention, in keys or queries; larger blocks are faster but use more memory", low=1,
         high=1_000_000, resume=YES,
     )  # fmt: skip
     compute_dtype: str = setting(  # parameters, LayerNorm statistics and heads are always float32

@@ -34,18 +34,28 @@ def in_turn(apply: Callable[..., Any]) -> Callable[..., Any]:
     return applied
 
 
+def outer_gradient(rows: jax.Array, columns: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The gradients of `rows` `[B, N, 1]` and `columns` `[D]`; `given` `[B, N, D]` is that of `rows * columns`.
+
+    As matrix products, these sums are up to 20 times as fast as XLA's fusion of a multiplication and a sum.
+    """
+    flat = given.reshape(-1, given.shape[-1])
+    return (flat @ columns).reshape(rows.shape), rows.reshape(-1) @ flat
+
+
 def product_gradient(x: jax.Array, kernel: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The gradients of `x` `[B, N, in]` and `kernel` `[in, out]`; `given` `[B, N, out]` is that of `x @ kernel`.
 
-    For the kernel's gradient, the narrower operand is first transposed in a separate step. Otherwise, XLA's compiler
-    transposes the wider one, fused with the operations that produce it, and the product takes a third longer.
+    For the kernel's gradient, the narrower operand is first transposed in a separate step, and so is the result.
+    Otherwise, XLA's compiler transposes the wider one, fused with the operations that produce it, and the product takes
+    a third longer.
     """
-    apart = jax.lax.optimization_barrier
-    rows, row_gradients = apart((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))
+    barrier = jax.lax.optimization_barrier
+    rows, row_gradients = barrier((x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])))
     product = partial(jnp.matmul, preferred_element_type=jnp.float32)
     if kernel.shape[0] <= kernel.shape[1]:
-        return given @ kernel.T, product(apart(rows.T), row_gradients)
-    return given @ kernel.T, product(apart(row_gradients.T), rows).T
+        return given @ kernel.T, product(barrier(rows.T), row_gradients)
+    return given @ kernel.T, barrier(product(barrier(row_gradients.T), rows)).T
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -131,9 +141,10 @@ def _blocks(q: jax.Array, k: jax.Array, block: int) -> tuple[int, int]:
     """(number of blocks of keys, number of keys in each block)."""
     if q.shape[1] <= block:
         return 1, k.shape[1]
-    count = math.ceil(k.shape[1] / block)
-    rows = math.ceil(k.shape[1] / count)
-    return count, min(block, 16 * math.ceil(rows / 16))  # full SIMD vectors
+    # Products are fastest with multiples of 64; of those, from two thirds of `block` up, the one with least padding.
+    sizes = [rows for rows in range(64, block + 1, 64) if 3 * rows >= 2 * block] or [block]
+    rows = min(reversed(sizes), key=lambda rows: -k.shape[1] % rows)
+    return math.ceil(k.shape[1] / rows), rows
 
 
 def _by_head(x: jax.Array, blocks: tuple[int, int] | None = None, behind: str = "constant") -> jax.Array:

@@ -47,51 +47,61 @@ def cubic_taps(size_in: int, size_out: jax.Array, at: jax.Array) -> tuple[jax.Ar
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def resize_to_tokens(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> jax.Array:
-    """Resizes one grid of embeddings to the size of an image and returns one row per token.
+def resize_to_tokens(grid: jax.Array, sizes: jax.Array, tokens: int, max_side: int) -> jax.Array:
+    """Resizes a grid of embeddings to the size of each image and returns one row per token.
 
     Args:
       grid: float32 `[H, W, D]` embeddings.
-      size: int32 `[2]`, the image's (h, w) in patches, each at most `max_side`.
+      sizes: int32 `[B, 2]`, each image's (h, w) in patches, at most `max_side`.
       tokens: static number of patch tokens; slots from index `h * w` onwards are padding.
       max_side: static upper bound on both sides.
 
     Returns:
-      float32 `[tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
+      float32 `[B, tokens, D]`: row `i` is the embedding of patch (i // w, i % w), zero for padding.
     """
     flat = jnp.asarray(grid).reshape(-1, grid.shape[-1])
     i = jnp.arange(tokens)
-    weights_y, y = cubic_taps(grid.shape[0], size[0], i // size[1])
-    weights_x, x = cubic_taps(grid.shape[1], size[1], i % size[1])
-    out = jnp.zeros((tokens, grid.shape[-1]), jnp.float32)
-    for a in range(4):
-        row = sum(weights_x[:, b, None] * flat[y[:, a] * grid.shape[1] + x[:, b]] for b in range(4))
-        out += weights_y[:, a, None] * row
-    return jnp.where((i < size[0] * size[1])[:, None], out, 0.0)
+
+    def resized(size: jax.Array) -> jax.Array:
+        weights_y, y = cubic_taps(grid.shape[0], size[0], i // size[1])
+        weights_x, x = cubic_taps(grid.shape[1], size[1], i % size[1])
+        out = jnp.zeros((tokens, grid.shape[-1]), jnp.float32)
+        for a in range(4):
+            row = sum(weights_x[:, b, None] * flat[y[:, a] * grid.shape[1] + x[:, b]] for b in range(4))
+            out += weights_y[:, a, None] * row
+        return jnp.where((i < size[0] * size[1])[:, None], out, 0.0)
+
+    return jax.vmap(resized)(sizes)
 
 
-def _forward(grid: jax.Array, size: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
+def _forward(grid: jax.Array, sizes: jax.Array, tokens: int, max_side: int) -> tuple[jax.Array, tuple]:
     # The function is linear, so its gradient needs only the grid's shape, which is saved as an empty array.
-    return resize_to_tokens(grid, size, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), size)
+    return resize_to_tokens(grid, sizes, tokens, max_side), (jnp.empty((*grid.shape[:2], 0)), sizes)
 
 
 def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple:
-    """The transpose of resizing: arranges the tokens as an image, then computes a matrix product along each axis."""
-    empty, size = saved
+    """The transpose of resizing: arranges the tokens as images, then computes a matrix product along each axis."""
+    empty, sizes = saved
     height, width, _ = empty.shape
     bound = min(max_side, tokens)
     at = jnp.arange(bound)
     y, x = at[:, None], at[None]
-    canvas = given[jnp.minimum(y * size[1] + x, tokens - 1)]
-    canvas = jnp.where(((y < size[0]) & (x < size[1]))[..., None], canvas, 0.0)
+
+    def arranged(given: jax.Array, size: jax.Array) -> jax.Array:  # [bound, bound, D]
+        canvas = given[jnp.minimum(y * size[1] + x, tokens - 1)]
+        return jnp.where(((y < size[0]) & (x < size[1]))[..., None], canvas, 0.0)
 
     def weights(size_in: int, size_out: jax.Array) -> jax.Array:  # [size_in, bound]
         taps, index = cubic_taps(size_in, size_out, at)
         return (taps.T[:, None] * (index.T[:, None] == jnp.arange(size_in)[None, :, None])).sum(0)
 
-    # The column weights are repeated for each row, so that the canvas need not be transposed.
-    rows, columns = weights(height, size[0]), weights(width, size[1])
-    canvas = jnp.matmul(rows, canvas.reshape(bound, -1), precision="highest").reshape(height, bound, -1)
+    # The second product also sums over the images. The column weights are repeated for each row of the grid, so that
+    # only whole rows of the canvas are moved.
+    rows, columns = (jax.vmap(partial(weights, side))(sizes[:, k]) for k, side in enumerate((height, width)))
+    canvas = jax.vmap(arranged)(given, sizes).reshape(-1, bound, bound * given.shape[-1])
+    canvas = jnp.matmul(rows, canvas, precision="highest").reshape(-1, height, bound, given.shape[-1])
+    canvas = canvas.swapaxes(0, 1).reshape(height, -1, given.shape[-1])
+    columns = columns.swapaxes(0, 1).reshape(width, -1)
     columns = jnp.broadcast_to(columns, (height, *columns.shape))
     return jnp.matmul(columns, canvas, precision="highest"), None
 
@@ -121,11 +131,10 @@ class Positions(nnx.Module):
         table = self.grid[...]
         count = table.shape[0] * table.shape[1]
 
-        def one(size: jax.Array) -> jax.Array:
-            resized = resize_to_tokens(table, size, patches, self.max_side)
-            if not self.skip_equal_count or count > patches:
-                return resized
+        sizes = jnp.asarray(grid)
+        resized = resize_to_tokens(table, sizes, patches, self.max_side)
+        if self.skip_equal_count and count <= patches:
             as_is = jnp.pad(table.reshape(count, -1), ((0, patches - count), (0, 0)))
-            return jnp.where(size[0] * size[1] == count, as_is, resized)
-
-        return prepend(self.cls[...], self.det[...], jax.vmap(one)(jnp.asarray(grid)))
+            equal = sizes[:, 0] * sizes[:, 1] == count
+            resized = jnp.where(equal[:, None, None], as_is, resized)
+        return prepend(self.cls[...], self.det[...], resized)

@@ -93,6 +93,18 @@ def gelu(x: jax.Array) -> jax.Array:
     return (0.5 * exact * (1 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
 
 
+def _plain_outer_gradient(rows: jax.Array, columns: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(jnp.multiply, rows, columns)[1](given)
+
+
+def _outer_gradient(factors: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.platform_dependent(*factors, given, cpu=on_cpu.outer_gradient, default=_plain_outer_gradient)
+
+
+_outer = jax.custom_vjp(jnp.multiply)  # of `[B, N, 1]` and `[D]`
+_outer.defvjp(lambda *factors: (jnp.multiply(*factors), factors), _outer_gradient)
+
+
 class LayerNorm(nnx.Module):
     """LayerNorm over the last axis in the dtype of `x`, with float32 statistics and exact variance as in PyTorch."""
 
@@ -105,7 +117,7 @@ class LayerNorm(nnx.Module):
         exact = x.astype(jnp.float32)
         mean = exact.mean(-1, keepdims=True)
         variance = jnp.square(exact - mean).mean(-1, keepdims=True)
-        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(x.dtype)
+        scale = _outer(jax.lax.rsqrt(variance + self.epsilon), self.scale[...].astype(x.dtype).astype(jnp.float32))
         return ((x - mean) * scale + self.bias[...].astype(x.dtype)).astype(x.dtype)
 
 
@@ -134,13 +146,13 @@ class Attention(nnx.Module):
         self.qkv = Linear(config.width, 3 * config.width, layers)
         self.proj = Linear(config.width, config.width, layers)
 
-    def _split(self, x: jax.Array) -> jax.Array:
-        """`[B, N, n * D]` -> `[B, N, n, heads, D / heads]`."""
-        return x.reshape(*x.shape[:2], -1, self.heads, self.proj.kernel.shape[-1] // self.heads)
+    def _split(self, x: jax.Array, count: int) -> list[jax.Array]:
+        """`[B, N, count * D]` -> `count` arrays `[B, N, heads, D / heads]`."""
+        return [part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(x, count, axis=-1)]
 
     def queries_and_keys(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Queries and keys, `[B, N, heads, D / heads]`, for normalised tokens `[B, N, D]`."""
-        q, k = jnp.moveaxis(self._split(self.qkv.columns(x, 0, 2 * x.shape[-1])), 2, 0)
+        q, k = self._split(self.qkv.columns(x, 0, 2 * x.shape[-1]), 2)
         return q, k
 
     def __call__(
@@ -156,10 +168,10 @@ class Attention(nnx.Module):
         """
         width = x.shape[-1]
         if queries == slice(None):
-            q, k, v = checkpoint_name(jnp.moveaxis(self._split(self.qkv(x)), 2, 0), ATTENTION)
+            q, k, v = self._split(checkpoint_name(self.qkv(x), ATTENTION), 3)
         else:
-            q = self._split(self.qkv.columns(x[:, queries], 0, width))[:, :, 0]
-            k, v = jnp.moveaxis(self._split(self.qkv.columns(x, width, 3 * width)), 2, 0)
+            (q,) = self._split(self.qkv.columns(x[:, queries], 0, width), 1)
+            k, v = self._split(self.qkv.columns(x, width, 3 * width), 2)
         out = self.attend(q, k, v, length, self.query_block)
         # Concatenates the heads one by one. XLA would turn a plain reshape into a transpose, and on GPUs it finds no
         # tiling for some products with a transposed operand (in the last block, for several images).

@@ -139,4 +139,5 @@ def _resize(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes `[H, W, D]` to `[h * w, D]` with torch's bicubic interpolation; values are kept if the sizes match."""
     if grid.shape[:2] == size:
         return grid.reshape(-1, grid.shape[-1])
-    return np.asarray(resize_to_tokens(jnp.asarray(grid), jnp.asarray(size, jnp.int32), math.prod(size), max(size)))
+    sizes = jnp.array([size], jnp.int32)
+    return np.asarray(resize_to_tokens(jnp.asarray(grid), sizes, math.prod(size), max(size))[0])

@@ -44,8 +44,8 @@ def grids_of(params: dict) -> list[Grid]:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _resized(grid: Any, rows: int, columns: int) -> jax.Array:
-    size = jnp.array([rows, columns], jnp.int32)
-    return resize_to_tokens(grid, size, rows * columns, max(rows, columns)).reshape(rows, columns, -1)
+    sizes = jnp.array([[rows, columns]], jnp.int32)
+    return resize_to_tokens(grid, sizes, rows * columns, max(rows, columns)).reshape(rows, columns, -1)
 
 
 def resized_grid(grid: Grid, rows: int, columns: int) -> Grid:
