@@ -1,7 +1,7 @@
 """Draws the detections in an image, and the attention of the DET tokens that found them.
 
 python examples/detection_and_attention.py cat.jpg --checkpoint hustvl/yolos-small --out out.png
-python examples/detection_and_attention.py demo/digits/val2017/000000006023.png --checkpoint demo/run --out out.png
+python examples/detection_and_attention.py demo/digits/val2017/000000006007.png --checkpoint demo/run --out out.png
 
 The second command draws the image in the README and needs `make demo`.
 """
