@@ -54,7 +54,8 @@ def execute(name: str) -> tuple[dict[str, Any], list[Any]]:
 def check_train_digits(variables: dict[str, Any], shown: list[Any]) -> None:
     """The loss decreased, all images were scored, and both runs took the expected number of steps."""
     total = [line["total"] for line in variables["lines"]]
-    assert np.isfinite(total).all() and np.mean(total[-3:]) < 0.8 * np.mean(total[:3])
+    assert np.isfinite(total).all()
+    assert np.mean(total[-3:]) < 0.8 * total[0]  # each is the mean of 10 steps; the ratio is usually 0.65 to 0.7
     np.testing.assert_allclose(variables["seen"].attention.sum(-1), 1, rtol=1e-5)
     metrics = variables["evaluation"].metrics
     assert len(metrics) == 12 and 0 < metrics["AP"] <= metrics["AP50"] <= 1
