@@ -68,6 +68,8 @@ class Case:
     matcher: str  # "device" or "host"; "" for a forward pass
     images: int  # number of images per device
     options: str = ""  # compiler options, such as "xla_gpu_enable_latency_hiding_scheduler=true"
+    patches: int = 0  # sequence length; 0 in files of earlier versions
+    objects: int = 0  # maximum number of boxes per image; 0 for a forward pass
 
 
 def main() -> None:
@@ -76,11 +78,18 @@ def main() -> None:
     done = {Case(**entry["case"]): entry for entry in json.loads(out.read_text())} if out.exists() else {}
     for target in arguments.targets:
         for case in cases(arguments, Path(target).stem):
-            if case not in done:
+            if not is_finished(done.get(case), target, arguments.launches):
                 done[case] = {"case": dataclasses.asdict(case)} | measured(case, target, arguments)
                 out.write_text(json.dumps(list(done.values()), indent=1) + "\n")
                 print(line(done[case]), flush=True)
     print("", *table(list(done.values())), sep="\n")
+
+
+def is_finished(entry: dict[str, Any] | None, target: str, launches: bool) -> bool:
+    """Whether a result in the file has everything that is wanted."""
+    if entry is None:
+        return False
+    return "launches" in entry or "error" in entry or not launches or target in TPUS
 
 
 def flags() -> argparse.ArgumentParser:
@@ -112,7 +121,19 @@ def cases(arguments: argparse.Namespace, target: str) -> list[Case]:
     for program in arguments.programs:
         step = program == "step"
         found += [
-            Case(target, devices, name, program, dtype, bool(remat), matcher, images, options)
+            Case(
+                target,
+                devices,
+                name,
+                program,
+                dtype,
+                bool(remat),
+                matcher,
+                images,
+                options,
+                arguments.patches or longest(name),
+                arguments.objects if step else 0,
+            )
             for devices in arguments.devices
             for name in arguments.recipes
             for dtype in arguments.dtypes
@@ -159,11 +180,10 @@ def _tpus(kind: str, layout: str) -> Sequence[Any]:
 def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compiles a program; returns its compile time, memory, calls and collectives, or the first line of the error."""
     devices, memory = devices_of(target, case.devices)
-    patches = arguments.patches or longest(case.recipe)
     start, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            jitted, shapes, compute = made(case, devices, patches, arguments.objects)
+            jitted, shapes, compute = made(case, devices)
             gpu = devices[0].platform != "tpu"
             options = dict(map(option_of, arguments.options))
             options |= {"xla_dump_to": folder} if gpu else {}
@@ -177,7 +197,6 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
         arguments.hlo.mkdir(parents=True, exist_ok=True)
         (arguments.hlo / f"{re.sub('[^-=.0-9A-Za-z]+', '-', name_of(case))}.hlo").write_text(hlo)
     found = {
-        "patches": patches,
         "attention": compute.attention,
         "query_block": compute.query_block,
         "peak_bytes": peaks.peak_memory_in_bytes,
@@ -197,7 +216,7 @@ def measured(case: Case, target: str, arguments: argparse.Namespace) -> dict[str
     return found
 
 
-def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tuple[Any, tuple, Compute]:
+def made(case: Case, devices: Sequence[Any]) -> tuple[Any, tuple, Compute]:
     """Returns the jitted program of a case, the shapes of its arguments, and its `Compute`."""
     mesh = data_mesh(devices)
     wanted = recipe_of(case.recipe)
@@ -205,7 +224,7 @@ def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tupl
     images = case.images * mesh.size
     if case.program == "forward":
         found = forward(wanted, devices, CLASSES)
-        batch = batch_of(found.model, mesh, images, patches, 0)
+        batch = batch_of(found.model, mesh, images, case.patches, case.objects)
         shapes = placed(found.shapes, replicated(mesh))
         return found.program, (shapes, batch.patches, batch.grid, batch.grid), found.compute
     train = wanted.train
@@ -214,7 +233,8 @@ def made(case: Case, devices: Sequence[Any], patches: int, objects: int) -> tupl
     train.update(batch_size=images, accumulate=parts, images_per_replica=replica)
     wanted.matcher = case.matcher
     step = training_step(wanted, mesh, CLASSES)
-    return step.program, (step.state, batch_of(step.task.model, mesh, images, patches, objects)), step.task.compute
+    batch = batch_of(step.task.model, mesh, images, case.patches, case.objects)
+    return step.program, (step.state, batch), step.task.compute
 
 
 def longest(name: str) -> int:
@@ -228,7 +248,8 @@ def name_of(case: Case) -> str:
     matcher = f" matcher={case.matcher}" if case.matcher == "host" else ""
     options = f" {case.options}" if case.options else ""
     program = f"{case.recipe} {case.program} {case.dtype}{remat}{matcher}"
-    return f"{case.target} x{case.devices} {program} {case.images}{options}"
+    objects = f" objects={case.objects}" if case.objects else ""
+    return f"{case.target} x{case.devices} {program} images={case.images} patches={case.patches}{objects}{options}"
 
 
 def line(entry: dict[str, Any]) -> str:
@@ -271,14 +292,14 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
     failed = [entry for entry in entries if "error" in entry]
     for entry in entries:
         if "error" not in entry:
-            key = tuple(value for name, value in entry["case"].items() if name != "images")
-            rows.setdefault((*key, entry["patches"]), {})[entry["case"]["images"]] = entry["peak_bytes"]
+            key = tuple(value for name, value in dataclasses.asdict(Case(**entry["case"])).items() if name != "images")
+            rows.setdefault(key, {})[entry["case"]["images"]] = entry["peak_bytes"]
     counts = sorted({images for peaks in rows.values() for images in peaks})
-    head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "options", "patches"]
+    head = ["target", "devices", "recipe", "program", "dtype", "remat", "matcher", "options", "patches", "boxes"]
     head += [f"{n} image(s), GB" for n in counts] + [f"max. batch, {size} GB" for size in GIGABYTES]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (target, devices, name, program, dtype, remat, matcher, options, patches), peaks in rows.items():
-        cells = [target, devices, name, program, dtype, "yes" if remat else "no", matcher, options, patches]
+    for (*words, remat, matcher, options, patches, objects), peaks in rows.items():
+        cells = [*words, "yes" if remat else "no", matcher, options, patches, objects]
         cells += [f"{peaks[n] / 1e9:.2f}" if n in peaks else "" for n in counts]
         most = [largest_batch(peaks, size * 1e9 * SHARE) for size in GIGABYTES]
         cells += ["" if n is None else n for n in most]

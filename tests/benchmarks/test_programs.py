@@ -63,8 +63,9 @@ def measured(monkeypatch, work: str, dtype: str, matcher: str) -> tuple[Program,
 
 def compiled_only(program: str, dtype: str, matcher: str) -> Program:
     """The program that `benchmarks.compile_only` compiles."""
-    case = compile_only.Case("h100", 1, "yolos_ti", program, dtype, False, matcher, 1)
-    jitted, shapes, _ = compile_only.made(case, jax.devices()[:1], PATCHES, OBJECTS)
+    objects = OBJECTS if program == "step" else 0
+    case = compile_only.Case("h100", 1, "yolos_ti", program, dtype, False, matcher, 1, "", PATCHES, objects)
+    jitted, shapes, _ = compile_only.made(case, jax.devices()[:1])
     return Program.of(jitted, shapes)
 
 
