@@ -11,7 +11,7 @@ from yolos_jax.data.examples import TrainBatch
 from yolos_jax.distributed.mesh import data_mesh, replicated, split_over
 from yolos_jax.inference.detector import Detector
 from yolos_jax.model.config import Compute, YolosConfig
-from yolos_jax.model.yolos import build
+from yolos_jax.model.yolos import apply, build
 from yolos_jax.objective.weights import LossWeights
 from yolos_jax.tasks.detection import batch_divisors, detection_loss
 from yolos_jax.training.checkpoint_files import Meta
@@ -38,6 +38,17 @@ def test_detector():
         sized = detector.forward([image[:64, :80]])
     np.testing.assert_array_equal(found.boxes, want.boxes)
     assert sized[0].shape == (1, 100, 6)
+
+
+def test_gradient_of_the_network():
+    """The backward pass is traced after `apply` has returned."""
+    graph, params = build(MICRO, 0, "from_nothing", Compute(max_side=20))
+    batch = np.zeros((2, 6, 768), np.float32), np.array([[2, 3], [3, 2]], np.int32)
+    gradient = jax.jit(jax.grad(lambda params, *batch: apply(graph, params, *batch).boxes.sum()))
+    arguments = jax.device_put((params, *batch))
+    with strict():
+        found = gradient(*arguments)
+    assert np.isfinite(np.asarray(found["cls_token"])).all()
 
 
 @pytest.mark.parametrize("matcher", ["host", "device"])

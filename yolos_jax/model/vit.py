@@ -101,7 +101,7 @@ def _outer_gradient(factors: tuple[jax.Array, jax.Array], given: jax.Array) -> t
     return jax.lax.platform_dependent(*factors, given, cpu=on_cpu.outer_gradient, default=_plain_outer_gradient)
 
 
-_outer = jax.custom_vjp(jnp.multiply)  # of `[B, N, 1]` and `[D]`
+_outer = jax.custom_vjp(jnp.multiply)  # of `[B, N, 1]` and `[1, 1, D]`
 _outer.defvjp(lambda *factors: (jnp.multiply(*factors), factors), _outer_gradient)
 
 
@@ -116,8 +116,8 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         exact = x.astype(jnp.float32)
         mean = exact.mean(-1, keepdims=True)
-        variance = jnp.square(exact - mean).mean(-1, keepdims=True)
-        scale = _outer(jax.lax.rsqrt(variance + self.epsilon), self.scale[...].astype(x.dtype).astype(jnp.float32))
+        inverse_std = jax.lax.rsqrt(jnp.square(exact - mean).mean(-1, keepdims=True) + self.epsilon)
+        scale = _outer(inverse_std, self.scale[None, None].astype(x.dtype).astype(jnp.float32))
         return ((x - mean) * scale + self.bias[...].astype(x.dtype)).astype(x.dtype)
 
 
