@@ -9,7 +9,7 @@ import pytest
 
 from yolos_jax.distributed.mesh import data_mesh, split_over
 from yolos_jax.model.attention import attention_weights
-from yolos_jax.model.on_cpu import attend
+from yolos_jax.model.on_cpu import _blocks, attend
 
 
 def plain(q, k, v, length, given):
@@ -150,3 +150,13 @@ def test_attention_weights():
     length = jnp.array([1, 10, 19])
     weights = attention_weights(q, k, length)
     np.testing.assert_allclose(jnp.einsum("bhqn,bnhd->bqhd", weights, v), attend(q, k, v, length, 4), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "tokens, block, want", [(1829, 384, (5, 384)), (3401, 384, (9, 384)), (4301, 384, (17, 256)), (2501, 384, (8, 320)),
+                            (384, 384, (1, 384)), (281, 50, (6, 50)), (281, 70, (5, 64))]
+)  # fmt: skip
+def test_blocks_cover_all_keys_with_little_padding(tokens, block, want):
+    array = jax.ShapeDtypeStruct((1, tokens, 6, 64), jnp.float32)
+    count, rows = _blocks(array, array, block)
+    assert (count, rows) == want and (count - 1) * rows < tokens <= count * rows and rows <= max(block, 64)

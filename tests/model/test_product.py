@@ -1,10 +1,11 @@
-"""Tests the gradients of bfloat16 products and biases: kernel and bias gradients are float32."""
+"""Tests the gradients of products and biases; in bfloat16, those of kernels and biases are float32."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolos_jax.model import on_cpu, vit
 from yolos_jax.model.vit import product, with_bias
 
 
@@ -33,3 +34,15 @@ def test_bias_gradient_is_summed_in_float32():
     np.testing.assert_array_equal(out, x + jnp.ones(24, jnp.bfloat16))
     np.testing.assert_array_equal(of_x, given)
     np.testing.assert_allclose(of_bias, np.asarray(given, np.float64).sum((0, 1)), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", [on_cpu.outer_gradient, vit._plain_outer_gradient], ids=["cpu", "others"])
+def test_gradient_of_an_outer_product(gradient):
+    """Both implementations, of which a device uses one, are compared with sums in float64."""
+    random = np.random.default_rng(0)
+    shapes = (2, 300, 1), (1, 1, 24), (2, 300, 24)
+    rows, columns, given = (random.normal(size=shape).astype(np.float32) for shape in shapes)
+    of_rows, of_columns = jax.jit(gradient)(rows, columns, given)
+    exact = given.astype(np.float64)
+    np.testing.assert_allclose(of_rows, (exact * columns).sum(2, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(of_columns, (exact * rows).sum((0, 1), keepdims=True), atol=1e-4)

@@ -97,12 +97,12 @@ def _backward(tokens: int, max_side: int, saved: tuple[jax.Array, jax.Array], gi
 
     # The second product also sums over the images. The column weights are repeated for each row of the grid, so that
     # only whole rows of the canvas are moved.
-    rows, columns = (jax.vmap(partial(weights, side))(sizes[:, k]) for k, side in enumerate((height, width)))
+    rows = jax.vmap(partial(weights, height))(sizes[:, 0])
+    columns = jax.vmap(partial(weights, width))(sizes[:, 1])
     canvas = jax.vmap(arranged)(given, sizes).reshape(-1, bound, bound * given.shape[-1])
     canvas = jnp.matmul(rows, canvas, precision="highest").reshape(-1, height, bound, given.shape[-1])
     canvas = canvas.swapaxes(0, 1).reshape(height, -1, given.shape[-1])
-    columns = columns.swapaxes(0, 1).reshape(width, -1)
-    columns = jnp.broadcast_to(columns, (height, *columns.shape))
+    columns = jnp.broadcast_to(columns.swapaxes(0, 1).reshape(width, -1), (height, width, canvas.shape[1]))
     return jnp.matmul(columns, canvas, precision="highest"), None
 
 
